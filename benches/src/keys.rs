@@ -1,11 +1,9 @@
 //! A ledger in which a key speaks for the producer of all [`Statements`](crate::Statements).
 
 use bytes::Bytes;
-use deed_evidence::{
-    LedgerId, Micros, Nonce, SessionId, batch::Manifest, genesis::Genesis, signature,
-    signature::Possession, statement,
-};
+use deed_evidence::{LedgerId, Micros, Nonce, SessionId, genesis::Genesis, statement};
 use deed_proto::v1::{self, PayloadType};
+use deed_testkit::signed::{manifest, registration, signed, signed_as};
 use deed_tlog::{KeyName, NoteSigner, SigningKey};
 
 use crate::PRODUCER;
@@ -64,23 +62,7 @@ impl Keys {
     /// Never: it is valid.
     #[must_use]
     pub fn registration(&self) -> v1::Envelope {
-        let controller = "https://example.org";
-        let possession = Possession {
-            ledger_id: self.ledger_id,
-            public_key: self.agent.public_key().as_bytes(),
-            role: v1::KeyRole::Agent,
-            producer: PRODUCER,
-            controller,
-        }
-        .sign(&self.agent);
-        let registered = v1::KeyRegistered {
-            public_key: Bytes::copy_from_slice(self.agent.public_key().as_bytes()),
-            role: v1::KeyRole::Agent.into(),
-            producer: PRODUCER.to_owned(),
-            controller: controller.to_owned(),
-            possession: Bytes::copy_from_slice(&possession),
-            ..v1::KeyRegistered::default()
-        };
+        let registered = registration(self.ledger_id, &self.agent, PRODUCER);
         let nonce = Nonce::new([0xff; 16]);
         let session = SessionId::derive(self.ledger_id, statement::AUTHORITY_PRODUCER, &nonce);
         let payload = statement::encode(&v1::Statement {
@@ -91,19 +73,16 @@ impl Keys {
             body: Some(v1::statement::Body::KeyRegistered(registered)),
             ..v1::Statement::default()
         });
-        signed(
-            &self.authority,
-            PayloadType::Statement,
-            payload.expect("a valid statement"),
-        )
+        signed(&payload.expect("a valid statement"), &self.authority)
     }
 
     /// Signs each envelope as the agent.
     #[must_use]
     pub fn each(&self, envelopes: Vec<v1::Envelope>) -> Vec<v1::Envelope> {
-        let signed_one =
-            |envelope: v1::Envelope| signed(&self.agent, PayloadType::Statement, envelope.payload);
-        envelopes.into_iter().map(signed_one).collect()
+        let envelopes = envelopes.into_iter();
+        envelopes
+            .map(|envelope| signed(&envelope.payload, &self.agent))
+            .collect()
     }
 
     /// Returns a signed manifest, followed by its envelopes.
@@ -113,19 +92,12 @@ impl Keys {
     #[must_use]
     pub fn batch(&self, mut envelopes: Vec<v1::Envelope>) -> Vec<v1::Envelope> {
         let payloads: Vec<_> = envelopes.iter().map(|e| e.payload.clone()).collect();
-        let manifest = Manifest::over(&payloads).expect("one batch").encode();
-        envelopes.insert(0, signed(&self.agent, PayloadType::BatchManifest, manifest));
+        let manifest = signed_as(
+            PayloadType::BatchManifest,
+            &manifest(&payloads),
+            &self.agent,
+        );
+        envelopes.insert(0, manifest);
         envelopes
-    }
-}
-
-fn signed(key: &SigningKey, payload_type: PayloadType, payload: Bytes) -> v1::Envelope {
-    let signature = signature::sign(key, payload_type, &payload);
-    v1::Envelope {
-        payload_type: payload_type.into(),
-        payload,
-        key_id: Bytes::copy_from_slice(signature::key_id(key.public_key()).as_bytes()),
-        signature: Bytes::copy_from_slice(&signature),
-        ..v1::Envelope::default()
     }
 }

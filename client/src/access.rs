@@ -1,4 +1,4 @@
-//! How a client shows who it is, and whom it takes for the server.
+//! The client's credentials, and the authorities that it trusts for the server's.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use tonic::{
 };
 use zeroize::Zeroizing;
 
-/// What a connection needs beyond an address. Everything is optional.
+/// The credentials of a connection. All of them are optional.
 #[derive(Clone, Default)]
 pub struct Access {
     ca_pem: Option<Vec<u8>>,
@@ -66,7 +66,7 @@ impl Access {
         self.token.is_some()
     }
 
-    /// Whether something was given that means nothing without TLS.
+    /// Returns true if something was given that means nothing without TLS.
     pub(crate) const fn needs_tls(&self) -> bool {
         self.ca_pem.is_some() || self.identity.is_some()
     }

@@ -1,4 +1,4 @@
-//! What came of the statements of one request, verified.
+//! The results of the statements of one request, verified.
 
 use deed_evidence::{Micros, receipt};
 use deed_proto::v1::{self, append_result::Result as Item, rejection::Reason};
@@ -17,11 +17,11 @@ pub struct Answer {
     pub head: Option<TreeHead>,
     /// Size of the largest tree that a witness quorum has cosigned, by the server's word.
     pub witnessed_size: u64,
-    /// What became of each statement.
+    /// The result of each statement.
     pub items: Vec<Appended>,
 }
 
-/// What became of one statement.
+/// The result of one statement.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Appended {
     /// Recorded now.
@@ -46,22 +46,22 @@ impl Appended {
     }
 }
 
-/// Where a statement is.
+/// The place of a statement in the log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Receipt {
     /// Its position in the log.
     pub leaf_index: LeafIndex,
     /// Hash of its entry: of the payload that was sent, and of what the server added.
     pub leaf_hash: Hash,
-    /// When the server admitted it, by the server's word.
+    /// The time at which the server admitted it, by the server's word.
     pub received_at: Micros,
-    /// Whether an inclusion proof came along and held.
+    /// True if an inclusion proof came along and held.
     pub inclusion_verified: bool,
     /// The leaf of the binding by which the caller may deliver it, if the server asks who calls.
     pub principal_leaf: Option<LeafIndex>,
     /// The leaf of the batch manifest whose signature covers it, if it came in a batch.
     pub manifest: Option<LeafIndex>,
-    /// What the ledger says of it: of an Intent always, else where there are findings. By the
+    /// The ledger's assessment: of an Intent always, else where there are findings. By the
     /// server's word, which whoever replays the ledger can check. `None` for duplicates.
     pub assessed: Option<v1::Assessed>,
 }

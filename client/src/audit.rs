@@ -29,7 +29,7 @@ pub struct Audited {
     pub ledger_id: LedgerId,
     /// The tree that was audited.
     pub head: TreeHead,
-    /// What is in it.
+    /// Counts of its entries.
     pub summary: Summary,
     /// The replay itself.
     pub replay: Replay,
@@ -140,7 +140,7 @@ impl Audit {
         self.frontier.size().get()
     }
 
-    /// Whether nothing was found yet.
+    /// Returns true if nothing was found yet.
     #[must_use]
     pub const fn holds(&self) -> bool {
         self.difference.is_none()

@@ -158,7 +158,7 @@ fn is_loopback(endpoint: &Endpoint) -> bool {
             .is_ok_and(|address| address.is_loopback())
 }
 
-/// What the TLS library says, and what to do about it.
+/// Returns the TLS library's message with advice.
 fn explained(reason: &str) -> String {
     let advice = if reason.contains("UnknownIssuer") {
         "the server's certificate is of an authority that is not trusted here; give that one with \

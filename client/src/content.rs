@@ -13,8 +13,9 @@ use tonic_types::StatusExt as _;
 
 use crate::{
     answer::{Answer, read_items},
+    append::check_request,
     error::{AnswerError, Error, InputError},
-    ledger::{Ledger, check_request},
+    ledger::Ledger,
     retry::{Backoff, within},
     signing::{Signing, Statement},
     trust::TrustError,
@@ -34,7 +35,7 @@ pub struct ContentClient {
     ledger: Ledger,
 }
 
-/// What became of a content that was read.
+/// The state of a content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContentState {
     /// It was written out, whole, and opens its commitment.
@@ -120,7 +121,7 @@ impl ContentClient {
         }
     }
 
-    /// The same for a content in memory; failures that may pass are tried again.
+    /// Uploads a content in memory; failures that may pass are tried again.
     ///
     /// # Errors
     /// As [`put`](Self::put).
@@ -296,7 +297,7 @@ impl ContentClient {
             }
             .into());
         }
-        self.ledger.settle_if_due();
+        self.ledger.link_heads_if_due();
         let answer = Answer {
             head,
             witnessed_size: 0,

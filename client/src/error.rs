@@ -1,4 +1,4 @@
-//! What can go wrong, by what the caller can do about it.
+//! The errors of this library, by what the caller can do about them.
 
 use thiserror::Error;
 use tonic::{Code, Status};
@@ -10,16 +10,16 @@ use crate::{
 };
 use deed_evidence::{WireError, batch::BatchError, receipt::ReceiptError};
 
-/// Why an operation failed. Cheap to clone: one failure may end many pending requests.
+/// The reason why an operation failed. Cheap to clone: one failure may end many pending requests.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Nobody answers, or the connection was lost and attempts ran out.
     #[error("cannot reach {server}: {reason}")]
     Unreachable {
-        /// Where it was tried.
+        /// The server's address.
         server: String,
-        /// What the transport says.
+        /// The transport's message.
         reason: String,
     },
     /// The server answered with an error.
@@ -56,7 +56,7 @@ pub enum Error {
     Receipt {
         /// Position of the statement in its request, from 0.
         position: usize,
-        /// What does not hold.
+        /// The violated rule.
         source: ReceiptError,
     },
     /// An answer that breaks the protocol.
@@ -68,7 +68,7 @@ pub enum Error {
     /// A session that is kept on disk cannot go on.
     #[error(transparent)]
     Session(#[from] SessionError),
-    /// What was asked for cannot be asked.
+    /// The request cannot be sent.
     #[error(transparent)]
     Input(#[from] InputError),
     /// The appender ended before the answer came.
@@ -79,7 +79,7 @@ pub enum Error {
 /// The kinds of failure that a caller tells apart; the `deed` command's exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// What the server says does not verify.
+    /// The server's answer does not verify.
     DoesNotVerify,
     /// The request or the local environment must change.
     Input,
@@ -133,13 +133,13 @@ pub enum AnswerError {
     /// A stream that ended without what it promised.
     #[error("the server's answer lacks {what}")]
     Missing {
-        /// What.
+        /// The part.
         what: &'static str,
     },
     /// The answer is about something else.
     #[error("the server answers {what} {found}, asked was {wanted}")]
     Other {
-        /// What it is about.
+        /// The subject.
         what: &'static str,
         /// Found in the answer.
         found: String,
@@ -148,7 +148,7 @@ pub enum AnswerError {
     },
 }
 
-/// What was asked for cannot be asked.
+/// The request cannot be sent.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum InputError {
@@ -173,7 +173,7 @@ pub enum InputError {
              certificate's"
     )]
     Certificates {
-        /// What the TLS library says.
+        /// The TLS library's message.
         reason: String,
     },
     /// A request with too few or too many statements.
@@ -218,7 +218,7 @@ pub enum InputError {
     /// A content cannot be read or written here.
     #[error("the content cannot be read or written: {reason}")]
     Content {
-        /// What the system says.
+        /// The system's message.
         reason: String,
     },
     /// Needs a verified ledger.
@@ -233,7 +233,7 @@ pub enum InputError {
 }
 
 impl Error {
-    /// What the caller can do about it.
+    /// Returns the kind of error, by what the caller can do about it.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {

@@ -20,16 +20,17 @@ use crate::{
     connection::Connection,
     error::{AnswerError, Error},
     head::SignedHead,
-    retry::{Backoff, RetryPolicy, within},
-    settle::read_proof,
+    link_heads::read_proof,
+    retry::{RetryPolicy, within},
+    rpc,
     trust::{ForkKind, KnownKeys, Pin, Refused, TrustError},
 };
 
 /// Entries that are read at most: a ledger has at most 256 keys, and authorities change seldom.
 const ENTRIES_MAX: usize = 1 << 16;
 
-/// Whom to ask about which ledger.
-pub(crate) struct Asking<'a> {
+/// The client that asks one ledger for its log keys.
+pub(crate) struct LogKeyClient<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) ledger: &'a str,
     pub(crate) timeout: Duration,
@@ -38,7 +39,7 @@ pub(crate) struct Asking<'a> {
     pub(crate) genesis_entry: &'a [u8],
 }
 
-/// Where following led.
+/// The result of following the log keys.
 pub(crate) struct Followed {
     /// All keys, the new ones among them.
     pub(crate) keys: KnownKeys,
@@ -47,38 +48,38 @@ pub(crate) struct Followed {
     pub(crate) heads: Vec<(SignedHead, ConsistencyProof)>,
 }
 
-/// Why it led nowhere.
-pub(crate) enum NotFollowed {
+/// The reason why the log keys could not be followed.
+pub(crate) enum FollowError {
     Refused(Refused),
     Error(Error),
 }
 
-impl From<Error> for NotFollowed {
+impl From<Error> for FollowError {
     fn from(error: Error) -> Self {
         Self::Error(error)
     }
 }
 
-impl From<TrustError> for NotFollowed {
+impl From<TrustError> for FollowError {
     fn from(error: TrustError) -> Self {
         Self::Error(error.into())
     }
 }
 
-impl From<AnswerError> for NotFollowed {
+impl From<AnswerError> for FollowError {
     fn from(error: AnswerError) -> Self {
         Self::Error(error.into())
     }
 }
 
-impl Asking<'_> {
+impl LogKeyClient<'_> {
     /// Asks for what shows that keys took over since those that are `known`, beginning at the head
     /// that is `trusted`; without one, at the genesis entry. `None` if none did.
     pub(crate) async fn follow(
         &self,
         known: &KnownKeys,
         trusted: Option<&SignedHead>,
-    ) -> Result<Option<Followed>, NotFollowed> {
+    ) -> Result<Option<Followed>, FollowError> {
         let messages = self.log_keys().await?;
         let mut chain = LogKeyChain::begin(self.genesis_entry).map_err(fails)?;
         let mut keys = known.clone();
@@ -147,17 +148,17 @@ impl Asking<'_> {
         &self,
         older: Option<&SignedHead>,
         head: &SignedHead,
-    ) -> Result<ConsistencyProof, NotFollowed> {
+    ) -> Result<ConsistencyProof, FollowError> {
         let Some(older) = older else {
             return Ok(ConsistencyProof::default());
         };
         let contradiction = |kind, hashes: Option<&[Hash]>| {
-            NotFollowed::Refused(Refused::contradiction(kind, older, head, hashes))
+            FollowError::Refused(Refused::contradiction(kind, older, head, hashes))
         };
         if older.head.size > head.head.size {
             // The old key has signed a tree that another key was to sign.
             let refused = Refused::contradiction(ForkKind::RetiredKey, head, older, None);
-            return Err(NotFollowed::Refused(refused));
+            return Err(FollowError::Refused(refused));
         }
         if older.head.size == head.head.size {
             return if older.head.root == head.head.root {
@@ -201,7 +202,7 @@ impl Asking<'_> {
         &self,
         keys: &KnownKeys,
         handover: &SignedHead,
-    ) -> Result<(SignedHead, ConsistencyProof), NotFollowed> {
+    ) -> Result<(SignedHead, ConsistencyProof), FollowError> {
         let request = v1::GetTreeHeadRequest {
             ledger: self.ledger.to_owned(),
             consistency_from: Some(handover.head.size.get()),
@@ -229,7 +230,7 @@ impl Asking<'_> {
             return Err(no_proof.into());
         }
         verify_consistency(&proof, &handover.head, &head.head).map_err(|_| {
-            NotFollowed::Refused(Refused::contradiction(
+            FollowError::Refused(Refused::contradiction(
                 ForkKind::ProofFails,
                 handover,
                 &head,
@@ -239,7 +240,7 @@ impl Asking<'_> {
         Ok((head, proof))
     }
 
-    async fn log_keys(&self) -> Result<Vec<v1::GetLogKeysResponse>, NotFollowed> {
+    async fn log_keys(&self) -> Result<Vec<v1::GetLogKeysResponse>, FollowError> {
         let answer = self.call(|connection| self.read_log_keys(connection)).await;
         match answer {
             Ok(messages) => Ok(messages),
@@ -274,16 +275,7 @@ impl Asking<'_> {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let mut backoff = Backoff::new(self.retry);
-        loop {
-            match within(self.timeout, rpc(self.connection.clone())).await {
-                Ok(answer) => return Ok(answer.into_inner()),
-                Err(status) => match backoff.pause_after(&status) {
-                    Some(pause) => tokio::time::sleep(pause).await,
-                    None => return Err(status),
-                },
-            }
-        }
+        rpc::call(self.connection, self.timeout, self.retry, |_, _, _| {}, rpc).await
     }
 
     fn failed(&self, status: &Status) -> Error {

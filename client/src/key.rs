@@ -39,16 +39,16 @@ pub enum KeyFileError {
     /// Cannot be read.
     #[error("cannot read {}: {reason}", path.display())]
     Io {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's message.
         reason: String,
     },
     /// Others may read it.
     #[error("{} can be read by others (mode {mode:04o}); chmod 600 it, and consider who has \
              had it", path.display())]
     Readable {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// Its permissions.
         mode: u32,
@@ -56,9 +56,9 @@ pub enum KeyFileError {
     /// It is no key.
     #[error("{}: {source}", path.display())]
     Key {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         source: KeyError,
     },
 }

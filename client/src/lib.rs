@@ -112,25 +112,29 @@
 mod access;
 mod actions;
 mod answer;
+mod append;
 mod appender;
 mod audit;
 mod author;
 pub mod chat;
+mod connect;
 mod connection;
 mod content;
 mod entries;
 mod error;
 mod follow;
 mod head;
+mod head_tracker;
 pub mod key;
 mod ledger;
+mod link_heads;
 mod options;
 mod proofs;
 mod read;
 pub mod records;
 mod retry;
+mod rpc;
 mod session;
-mod settle;
 mod shown;
 mod signing;
 pub mod statement_json;
@@ -141,7 +145,7 @@ pub use access::{Access, Bearer, Token, TokenError};
 pub use actions::{
     ActError, Basis, ClearanceWatch, Cleared, Difference, FindingFilter, FindingsPage,
     FindingsWatch, JudgedTask, ProvenStatement, ProvenTask, Search, SearchTerms, SeenFindings,
-    Standing, Task, Voice, Voices, VouchedEntry,
+    SignatureCheck, SignatureChecker, Standing, Task, VouchedEntry,
 };
 pub use answer::{Answer, Appended, Receipt};
 pub use appender::{Appender, AppenderOptions, Pending};

@@ -1,4 +1,4 @@
-//! How to connect.
+//! The options of a connection.
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
@@ -7,7 +7,7 @@ use deed_tlog::VerifierKey;
 
 use crate::{access::Access, retry::RetryPolicy, trust::StateDir};
 
-/// Whether answers are verified.
+/// Verification of the server's answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Verification {
     /// Everything, always.
@@ -18,7 +18,7 @@ pub enum Verification {
     Off,
 }
 
-/// How to connect to a ledger.
+/// The options of a connection to a ledger.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub(crate) server: String,
@@ -28,7 +28,7 @@ pub struct Options {
     pub(crate) vkey: Option<VerifierKey>,
     pub(crate) verification: Verification,
     pub(crate) retry: RetryPolicy,
-    pub(crate) settle_interval_ms: u64,
+    pub(crate) link_interval_ms: u64,
     pub(crate) timeout_ms: u64,
     pub(crate) observer: Observer,
 }
@@ -47,13 +47,13 @@ impl Options {
             vkey: None,
             verification: Verification::On,
             retry: RetryPolicy::default(),
-            settle_interval_ms: 1_000,
+            link_interval_ms: 1_000,
             timeout_ms: 60_000,
             observer: Observer::default(),
         }
     }
 
-    /// How to show who is there, and whom to take for the server.
+    /// Sets the credentials of the client, and the authorities that certify the server.
     #[must_use]
     pub fn access(mut self, access: Access) -> Self {
         self.access = access;
@@ -75,29 +75,29 @@ impl Options {
         self
     }
 
-    /// Switches verification off or on.
+    /// Switches verification on or off.
     #[must_use]
     pub const fn verification(mut self, verification: Verification) -> Self {
         self.verification = verification;
         self
     }
 
-    /// How often failures that may pass are tried again.
+    /// Sets how often a call is tried again after a failure that may pass.
     #[must_use]
     pub const fn retry(mut self, retry: RetryPolicy) -> Self {
         self.retry = retry;
         self
     }
 
-    /// How long verified heads may wait until they are shown to be consistent with each other
-    /// and the newest is stored; one second unless told.
+    /// Sets how long verified heads may wait until they are proven to be consistent with each other and
+    /// the newest is stored; the default is one second.
     #[must_use]
-    pub const fn settle_interval_ms(mut self, settle_interval_ms: u64) -> Self {
-        self.settle_interval_ms = settle_interval_ms;
+    pub const fn link_interval_ms(mut self, link_interval_ms: u64) -> Self {
+        self.link_interval_ms = link_interval_ms;
         self
     }
 
-    /// How long to wait for an answer before the attempt counts as failed; 60 seconds unless told.
+    /// Sets how long to wait for an answer before the attempt counts as failed; the default is 60 seconds.
     /// For a stream: for its first message. An appender has its own
     /// ([`AppenderOptions::answer_timeout_ms`](crate::AppenderOptions::answer_timeout_ms)).
     #[must_use]
@@ -106,7 +106,7 @@ impl Options {
         self
     }
 
-    /// Tells what happens on the way.
+    /// Sets the function that is called with each [`Event`].
     #[must_use]
     pub fn observer(mut self, observer: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.observer = Observer(Some(Arc::new(observer)));
@@ -114,7 +114,7 @@ impl Options {
     }
 }
 
-/// What happens on the way, for a person to know.
+/// An event that a person should know of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -126,7 +126,7 @@ pub enum Event {
         vkey: String,
         /// Its id.
         ledger_id: LedgerId,
-        /// Where that is kept.
+        /// The directory in which that is kept.
         kept_in: Option<PathBuf>,
     },
     /// Another log key of the ledger took over, as the one before it has signed.
@@ -140,9 +140,9 @@ pub enum Event {
     },
     /// Evidence of a fork was found earlier, and is still there.
     ForksKept {
-        /// How many.
+        /// The number of forks.
         count: usize,
-        /// Where.
+        /// Their directory.
         directory: PathBuf,
     },
     /// Something failed that may pass.
@@ -151,34 +151,34 @@ pub enum Event {
         attempt: u32,
         /// After how long.
         pause_ms: u64,
-        /// What failed.
+        /// The failure.
         reason: String,
     },
     /// Heads could not be shown to be consistent with each other, or the newest could not be
     /// stored, in the background. It is tried again; after too many failures nothing of the
     /// ledger is believed any more.
-    NotSettled {
-        /// What failed.
+    HeadsNotLinked {
+        /// The failure.
         reason: String,
     },
     /// The server expects an earlier statement that is still held: it is sent again, with
     /// everything after it.
     WentBack {
-        /// Which session.
+        /// The session.
         session: SessionId,
-        /// What the server expects there.
+        /// The sequence that the server expects.
         expected: Sequence,
     },
 }
 
-/// Whom to tell of [`Event`]s.
+/// The function that is called with each [`Event`].
 #[derive(Clone, Default)]
 pub struct Observer(Option<Arc<Listener>>);
 
 type Listener = dyn Fn(&Event) + Send + Sync;
 
 impl Observer {
-    pub(crate) fn tell(&self, event: &Event) {
+    pub(crate) fn report(&self, event: &Event) {
         tracing::debug!(?event);
         if let Some(observer) = &self.0 {
             observer(event);

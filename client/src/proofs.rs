@@ -1,4 +1,4 @@
-//! Who said it: batched statements followed to their signature, the trust chain, and where a
+//! Proofs of authorship: batched statements followed to their signature, the trust chain, and where a
 //! session stands.
 
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use crate::{
     answer::Receipt,
     error::{AnswerError, Error},
     head::SignedHead,
+    head_tracker::HeadTracker,
     ledger::Ledger,
     read::{Leaf, ProvenEntry, check_not_stale, check_size},
     retry::within,
-    settle::Belief,
     signing::Signing,
     trust::TrustError,
 };
@@ -33,7 +33,7 @@ const TRUST_ENTRIES_MAX: usize = 1 << 20;
 /// A batched statement, its signature, and proofs that both are in the log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProvenBatched {
-    /// Where statement and manifest are, and whose signature it is.
+    /// The places of statement and manifest, and the key of the signature.
     pub path: VerifiedPath,
     /// The proof as it came, to be kept.
     pub proof: v1::GetBatchProofResponse,
@@ -41,10 +41,10 @@ pub struct ProvenBatched {
     pub head: SignedHead,
 }
 
-/// Who speaks for whom, recomputed from the ledger's trust statements.
+/// The keys and their producers, recomputed from the ledger's trust statements.
 #[derive(Debug, Clone)]
 pub struct ProvenTrust {
-    /// What the statements amount to.
+    /// The trust state after all statements.
     pub registry: TrustState,
     /// Leaf index and bytes of each entry, the genesis entry first.
     pub entries: Vec<(LeafIndex, Bytes)>,
@@ -55,7 +55,7 @@ pub struct ProvenTrust {
     pub head: SignedHead,
 }
 
-/// Where a session stands, with the entry that shows its last statement.
+/// The position of a session, with the entry of its last statement.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProvenSession {
     /// By the server's word, but for what `last` shows.
@@ -105,7 +105,7 @@ fn included(entry: &v1::TrustEntry, head: &SignedHead) -> Result<(), TrustError>
     })
 }
 
-/// What the log holds at a session's sequence.
+/// The entry at a session's sequence.
 pub(crate) struct Recorded {
     pub(crate) payload: Bytes,
     pub(crate) receipt: Receipt,
@@ -164,7 +164,7 @@ impl Ledger {
         let path = batch::verify_path(&proof, self.ledger_id(), &key, &head.head)
             .map_err(|error| fails(&error))?;
         check_asked(leaf, leaf_index, &path, &proof)?;
-        self.settle_if_due();
+        self.link_heads_if_due();
         Ok(ProvenBatched { path, proof, head })
     }
 
@@ -175,7 +175,7 @@ impl Ledger {
     /// # Errors
     /// Any [`Error`]; [`Error::Trust`] if a statement is left out, or does not hold; [`Error::Store`].
     pub async fn trust_chain(&self) -> Result<ProvenTrust, Error> {
-        let trusted = self.shared.belief.as_ref().map(Belief::newest);
+        let trusted = self.shared.tracker.as_ref().map(HeadTracker::newest);
         let messages = self
             .call(|connection| self.read_trust_chain(connection, 0))
             .await?;
@@ -220,7 +220,7 @@ impl Ledger {
             what: "the genesis entry of the trust chain",
         })?;
         self.remember_trust(&entries, &head).await?;
-        self.settle_if_due();
+        self.link_heads_if_due();
         Ok(ProvenTrust {
             registry: chain.into_registry(),
             entries,
@@ -247,7 +247,7 @@ impl Ledger {
             return Ok(first);
         };
         let last = before.entries.last().map_or(0, |(index, _)| index.get());
-        let trusted = self.shared.belief.as_ref().map(Belief::newest);
+        let trusted = self.shared.tracker.as_ref().map(HeadTracker::newest);
         // From the last one on: there is always that.
         let messages = self
             .call(|connection| self.read_trust_chain(connection, last))
@@ -369,7 +369,7 @@ impl Ledger {
         Ok(Some(ProvenSession { info, last }))
     }
 
-    /// What is recorded at a session's sequence, proven to be in the log; `None` if nothing is, by
+    /// Returns the statement at a session's sequence, proven to be in the log; `None` if there is none, by
     /// the server's word. In a batch it is proven to be one that this key signed.
     pub(crate) async fn recorded(
         &self,

@@ -12,9 +12,10 @@ use tonic::{Code, Response, Status, Streaming};
 use crate::{
     error::{AnswerError, Error, InputError},
     head::{Head, SignedHead},
+    head_tracker::HeadTracker,
     ledger::Ledger,
+    link_heads::read_proof,
     retry::{Backoff, within},
-    settle::{Belief, read_proof},
     trust::TrustError,
 };
 
@@ -47,7 +48,7 @@ pub struct ProvenLeaf {
 pub struct ProvenEntry {
     /// Its bytes, as hashed.
     pub bytes: Bytes,
-    /// Where it is.
+    /// Its leaf index.
     pub leaf: ProvenLeaf,
 }
 
@@ -68,7 +69,7 @@ impl Ledger {
     /// # Errors
     /// Any [`Error`]; [`Error::Trust`] if the server's tree is smaller than what it signed before.
     pub async fn head(&self) -> Result<Head, Error> {
-        let Some(belief) = &self.shared.belief else {
+        let Some(tracker) = &self.shared.tracker else {
             let answer = self.tree_head(None).await?;
             return Ok(Head {
                 signed: self.shared.open_unverified(&answer.checkpoint)?,
@@ -76,7 +77,7 @@ impl Ledger {
                 consistent_with: None,
             });
         };
-        let trusted = belief.newest();
+        let trusted = tracker.newest();
         let answer = match self.tree_head(Some(trusted.head.size)).await {
             // The trusted head lies beyond the server's tree, it says. Its own head then has to
             // lead there.
@@ -85,10 +86,10 @@ impl Ledger {
         }?;
         let proof = answer.consistency.as_ref();
         let signed = self
-            .take_in(belief, &answer.checkpoint, &trusted, proof)
+            .observe_head(tracker, &answer.checkpoint, &trusted, proof)
             .await?;
         check_not_stale(&signed, &trusted)?;
-        self.settle_if_due();
+        self.link_heads_if_due();
         Ok(Head {
             signed,
             witnessed_size: answer.witnessed_size,
@@ -99,7 +100,7 @@ impl Ledger {
     async fn tree_head(
         &self,
         consistency_from: Option<TreeSize>,
-    ) -> Result<v1::TreeHeadResponse, crate::ledger::CallError> {
+    ) -> Result<v1::TreeHeadResponse, crate::rpc::CallError> {
         let request = v1::GetTreeHeadRequest {
             ledger: self.shared.name.clone(),
             consistency_from: consistency_from.map(TreeSize::get),
@@ -156,7 +157,7 @@ impl Ledger {
             what: format!("the inclusion proof of leaf {index}"),
             source,
         })?;
-        self.settle_if_due();
+        self.link_heads_if_due();
         Ok(ProvenLeaf {
             index,
             hash,
@@ -240,7 +241,7 @@ impl Ledger {
                 source,
             }
         })?;
-        self.settle_if_due();
+        self.link_heads_if_due();
         Ok(ProvenConsistency {
             old: old_head,
             new: new_head,
@@ -273,7 +274,7 @@ impl Ledger {
     /// # Errors
     /// [`Error::Input`] with verification switched off.
     pub fn watch_heads(&self) -> Result<HeadWatch, Error> {
-        if self.shared.belief.is_none() {
+        if self.shared.tracker.is_none() {
             return Err(InputError::Unverified.into());
         }
         Ok(HeadWatch {
@@ -301,7 +302,7 @@ struct OpenWatch {
     messages: Streaming<v1::TreeHeadResponse>,
     /// The head that the next one is proven consistent with.
     last: SignedHead,
-    /// Whether a first message came. It is due at once; each later one when the tree has grown.
+    /// True if a first message came. It is due at once; each later one when the tree has grown.
     answered: bool,
 }
 
@@ -313,13 +314,13 @@ impl HeadWatch {
     /// tree is smaller than what it signed before.
     pub async fn next(&mut self) -> Result<Head, Error> {
         let ledger = self.ledger.clone();
-        let Some(belief) = &ledger.shared.belief else {
+        let Some(tracker) = &ledger.shared.tracker else {
             return Err(InputError::Unverified.into());
         };
         loop {
-            let status = match self.next_message(belief).await {
+            let status = match self.next_message(tracker).await {
                 Ok((answer, last)) => {
-                    let head = self.take(belief, &answer, last).await?;
+                    let head = self.take(tracker, &answer, last).await?;
                     if self.is_news(&head) {
                         return Ok(head);
                     }
@@ -343,7 +344,7 @@ impl HeadWatch {
         }
     }
 
-    /// Whether a verified head is larger than the last one that was handed out; only that is
+    /// Returns true if a verified head is larger than the last one that was handed out; only that is
     /// progress. The caller hands it out then.
     fn is_news(&mut self, head: &Head) -> bool {
         let size = head.signed.head.size;
@@ -357,13 +358,13 @@ impl HeadWatch {
 
     async fn next_message(
         &mut self,
-        belief: &Belief,
+        tracker: &HeadTracker,
     ) -> Result<(v1::TreeHeadResponse, SignedHead), Status> {
         let timeout = self.ledger.shared.timeout;
         let open = match &mut self.stream {
             Some(open) => open,
             None => {
-                let last = belief.newest();
+                let last = tracker.newest();
                 let request = v1::WatchTreeHeadsRequest {
                     ledger: self.ledger.shared.name.clone(),
                     consistency_from: Some(last.head.size.get()),
@@ -392,7 +393,7 @@ impl HeadWatch {
 
     async fn take(
         &mut self,
-        belief: &Belief,
+        tracker: &HeadTracker,
         answer: &v1::TreeHeadResponse,
         last: SignedHead,
     ) -> Result<Head, Error> {
@@ -401,14 +402,14 @@ impl HeadWatch {
         let proof = answer.consistency.as_ref();
         let signed = self
             .ledger
-            .take_in(belief, &answer.checkpoint, &last, proof)
+            .observe_head(tracker, &answer.checkpoint, &last, proof)
             .await?;
         check_not_stale(&signed, &last)?;
         self.stream = stream.map(|open| OpenWatch {
             last: signed.clone(),
             ..open
         });
-        self.ledger.settle_if_due();
+        self.ledger.link_heads_if_due();
         Ok(Head {
             signed,
             witnessed_size: answer.witnessed_size,

@@ -1,11 +1,11 @@
-//! When to try again, and when to stop trying.
+//! Retries: when to try again, and when to stop.
 
 use std::{future::Future, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-/// How often and how long an operation is tried again.
+/// The bounds on retries of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// The first pause; each further one is twice as long.
@@ -74,7 +74,7 @@ impl Backoff {
         self.attempts
     }
 
-    /// How long to wait before the next attempt; `None` if there shall be none.
+    /// Returns the pause before the next attempt; `None` if there shall be none.
     ///
     /// `asked_ms` is what the server asked for (`google.rpc.RetryInfo`): the pause is never
     /// shorter. `jitter` is any random number; it takes up to half of the own pause away and adds
@@ -113,7 +113,7 @@ impl Backoff {
     }
 }
 
-/// Whether the same request may succeed later.
+/// Returns true if the same request may succeed later.
 ///
 /// A status with a source was made on this side, from a lost or broken connection; its code is
 /// then whatever the transport made of it.
@@ -143,7 +143,7 @@ pub(crate) fn timed_out() -> Status {
     Status::deadline_exceeded("no answer came in time")
 }
 
-/// What `google.rpc.RetryInfo` asks for, in milliseconds, rounded up.
+/// Returns the pause that `google.rpc.RetryInfo` asks for, in milliseconds, rounded up.
 fn asked_ms(status: &Status) -> Option<u64> {
     let delay = status.get_details_retry_info()?.retry_delay?;
     Some(u64::try_from(delay.as_micros().div_ceil(1000)).unwrap_or(u64::MAX))

@@ -11,7 +11,7 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("the system gives no random bytes: {reason}")]
 pub struct RandomError {
-    /// What the system says.
+    /// The system's message.
     pub reason: String,
 }
 
@@ -34,16 +34,16 @@ pub struct Session {
     skipped: u64,
 }
 
-/// What a statement says besides its body.
+/// The header of a statement: everything besides its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Header<'a> {
     /// The task that it belongs to; every body but Heartbeat and SessionClosed needs one.
     pub task: Option<TaskId>,
-    /// When it happened.
+    /// The time of the event.
     pub occurred_at: Micros,
     /// W3C trace and span id, 16 and 8 bytes.
     pub trace: Option<(&'a [u8; 16], &'a [u8; 8])>,
-    /// What other systems call the same thing: kind and value, strictly ascending.
+    /// Names of the same thing in other systems: kind and value, strictly ascending.
     pub correlation_keys: &'a [(&'a str, &'a str)],
 }
 

@@ -15,7 +15,7 @@ impl Ledger {
     /// has shown none yet, or verification is switched off. That none follows is the server's word.
     #[must_use]
     pub fn newest_trust(&self) -> Option<LeafIndex> {
-        self.shared.belief.as_ref()?.shown_trust()
+        self.shared.tracker.as_ref()?.shown_trust()
     }
 
     /// Refuses a chain of trust statements, proven in the tree of `head`, that lacks one which was shown
@@ -25,7 +25,7 @@ impl Ledger {
         entries: &[(LeafIndex, Bytes)],
         head: &SignedHead,
     ) -> Result<(), Error> {
-        let (Some(belief), Some((newest, _))) = (&self.shared.belief, entries.last()) else {
+        let (Some(tracker), Some((newest, _))) = (&self.shared.tracker, entries.last()) else {
             return Ok(());
         };
         let newest = *newest;
@@ -43,10 +43,10 @@ impl Ledger {
                 ),
             })
         };
-        if let Some(shown) = belief.shown_trust() {
+        if let Some(shown) = tracker.shown_trust() {
             has(shown)?;
         }
-        if let Some(store) = belief.store() {
+        if let Some(store) = tracker.store() {
             let from = store.clone();
             let kept = tokio::task::spawn_blocking(move || from.trust());
             let kept = kept.await.map_err(|_| Error::Ended)??;
@@ -59,7 +59,7 @@ impl Ledger {
                 has(kept.await.map_err(|_| Error::Ended)??)?;
             }
         }
-        belief.note_trust(newest);
+        tracker.note_trust(newest);
         Ok(())
     }
 }

@@ -40,7 +40,7 @@ impl From<Made> for Statement {
 }
 
 impl Statement {
-    /// Whether `next` may stand right behind it in a batch: the same session's next statement,
+    /// Returns true if `next` may stand right behind it in a batch: the same session's next statement,
     /// and no trust statement.
     #[must_use]
     pub fn is_continued_by(&self, next: &Self) -> bool {
@@ -56,7 +56,7 @@ impl Statement {
     }
 }
 
-/// How statements are signed.
+/// A way of signing statements.
 #[derive(Clone, Default)]
 pub enum Signing {
     /// Not at all: who speaks is claimed.
@@ -85,7 +85,7 @@ impl Signing {
         }
     }
 
-    /// Whether it is one signature for many.
+    /// Returns true if it is one signature for many.
     #[must_use]
     pub const fn is_batch(&self) -> bool {
         matches!(self, Self::Batch(_))
@@ -99,7 +99,7 @@ impl Signing {
         }
     }
 
-    /// What is sent for these statements: one envelope each, behind a manifest if they are a
+    /// Returns the envelopes of these statements: one for each, behind a manifest if they are a
     /// batch. Ed25519 is deterministic: the same statements give the same bytes.
     pub(crate) fn envelopes<'a>(
         &self,
@@ -157,7 +157,7 @@ fn signed(key: &SigningKey, payload_type: PayloadType, payload: Bytes) -> v1::En
     }
 }
 
-/// What an envelope was, for the check of its receipt. `batched` if a manifest leads the request.
+/// Describes an envelope, for the check of its receipt. `batched` if a manifest leads the request.
 pub(crate) fn sent(envelope: &v1::Envelope, batched: bool) -> Sent<'_> {
     let payload = &envelope.payload[..];
     match KeyedSignature::from_slices(&envelope.key_id, &envelope.signature) {
@@ -172,7 +172,7 @@ pub(crate) fn is_manifest(envelope: &v1::Envelope) -> bool {
     envelope.payload_type() == PayloadType::BatchManifest
 }
 
-/// Whether `next` may stand right behind `last` in a batch.
+/// Returns true if `next` may stand right behind `last` in a batch.
 pub(crate) fn follows(last: &[u8], next: &[u8]) -> bool {
     let (Ok(last), Ok(next)) = (statement::parse(last), statement::parse(next)) else {
         return false;

@@ -1,15 +1,12 @@
 //! Signatures, batches and authorities' statements, made without the client library.
 
 use bytes::Bytes;
-use deed_evidence::{
-    LedgerId,
-    batch::Manifest,
-    signature::{self, Possession},
-};
-use deed_proto::v1::{self, PayloadType, statement::Body};
+use deed_evidence::{LedgerId, signature};
+use deed_proto::v1::{self, statement::Body};
+pub use deed_testkit::signed::{batch, manifest, registration, registration_as, signed, signed_as};
 use deed_tlog::SigningKey;
 
-use crate::statements::{Producer, envelope};
+use crate::statements::Producer;
 
 /// The producer of authorities' statements.
 pub const AUTHORITY: &str = "deed:authority";
@@ -27,48 +24,7 @@ pub fn authority() -> SigningKey {
     key(1)
 }
 
-/// Returns a signed envelope with this payload.
-#[must_use]
-pub fn signed(payload: &Bytes, key: &SigningKey) -> v1::Envelope {
-    signed_as(PayloadType::Statement, payload, key)
-}
-
-/// Returns an envelope with a payload of any type, signed as that type.
-#[must_use]
-pub fn signed_as(payload_type: PayloadType, payload: &Bytes, key: &SigningKey) -> v1::Envelope {
-    let signature = signature::sign(key, payload_type, payload);
-    v1::Envelope {
-        payload_type: payload_type.into(),
-        key_id: Bytes::copy_from_slice(signature::key_id(key.public_key()).as_bytes()),
-        signature: Bytes::copy_from_slice(&signature),
-        ..envelope(payload)
-    }
-}
-
-/// Returns the payload of a manifest over some statements.
-///
-/// # Panics
-/// If they cannot be a batch.
-#[track_caller]
-#[must_use]
-pub fn manifest(payloads: &[Bytes]) -> Bytes {
-    Manifest::over(payloads).expect("a batch").encode()
-}
-
-/// Returns a signed manifest over some statements, followed by them.
-///
-/// # Panics
-/// If they cannot be a batch.
-#[track_caller]
-#[must_use]
-pub fn batch(payloads: &[Bytes], key: &SigningKey) -> Vec<v1::Envelope> {
-    let manifest = signed_as(PayloadType::BatchManifest, &manifest(payloads), key);
-    std::iter::once(manifest)
-        .chain(payloads.iter().map(envelope))
-        .collect()
-}
-
-/// A session of an authority.
+/// An authority's session.
 #[derive(Debug, Clone)]
 pub struct Authority {
     producer: Producer,
@@ -144,43 +100,5 @@ impl Authority {
             reason: "asked to be forgotten".to_owned(),
             legal_basis: "GDPR Art. 17(1)(b)".to_owned(),
         }))
-    }
-}
-
-/// Returns the registration of an agent's key, with its proof of possession.
-#[must_use]
-pub fn registration(ledger_id: LedgerId, key: &SigningKey, producer: &str) -> v1::KeyRegistered {
-    let controller = "https://example.org/team";
-    registration_as(ledger_id, key, v1::KeyRole::Agent, producer, controller)
-}
-
-/// Returns the registration of a key of any role; that of a downstream system is for all resources.
-#[must_use]
-pub fn registration_as(
-    ledger_id: LedgerId,
-    key: &SigningKey,
-    role: v1::KeyRole,
-    producer: &str,
-    controller: &str,
-) -> v1::KeyRegistered {
-    let public_key = key.public_key().as_bytes();
-    let possession = Possession {
-        ledger_id,
-        public_key,
-        role,
-        producer,
-        controller,
-    };
-    v1::KeyRegistered {
-        public_key: Bytes::copy_from_slice(public_key),
-        role: role.into(),
-        producer: producer.to_owned(),
-        controller: controller.to_owned(),
-        possession: Bytes::copy_from_slice(&possession.sign(key)),
-        resources: match role {
-            v1::KeyRole::DownstreamSystem => vec!["*".to_owned()],
-            _ => Vec::new(),
-        },
-        ..v1::KeyRegistered::default()
     }
 }

@@ -7,6 +7,7 @@ use deed_evidence::{
     statement,
 };
 use deed_proto::v1::{self, statement::Body};
+pub use deed_testkit::signed::envelope;
 
 /// A producer that makes a session's statements.
 #[derive(Debug, Clone)]
@@ -213,15 +214,5 @@ pub fn policy_set(policies: &str) -> v1::PolicySet {
         cedar_version: CEDAR_VERSION.to_owned(),
         rules_version: RULES_ASSESSED,
         reason: String::new(),
-    }
-}
-
-/// Returns an unsigned envelope with this payload.
-#[must_use]
-pub fn envelope(payload: &Bytes) -> v1::Envelope {
-    v1::Envelope {
-        payload_type: v1::PayloadType::Statement.into(),
-        payload: payload.clone(),
-        ..v1::Envelope::default()
     }
 }

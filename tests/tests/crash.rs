@@ -173,7 +173,7 @@ async fn stream_with_library(
     let options = Options::new(url, &ledger.name)
         .state(StateDir::new(state.path()))
         .retry(retry)
-        .settle_interval_ms(100);
+        .link_interval_ms(100);
     let client = until("the library's connection", || async {
         match Ledger::connect(options.clone()).await {
             Ok(client) => Some(client),

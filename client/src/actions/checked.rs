@@ -1,4 +1,4 @@
-//! A task judged in this process: its story fetched, and assessed by the code that the ledger runs.
+//! A task judged in this process: its report fetched, and assessed by the code that the ledger runs.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use deed_tlog::LeafIndex;
 use super::{
     compare::{self, Compared, Difference},
     gathered::{Batches, Gathered},
-    story::ProvenTask,
+    task_report::ProvenTask,
 };
 use crate::{
     error::{Error, InputError},
@@ -31,22 +31,22 @@ use crate::{
 /// Stories that are asked for again while they end before what is in their tree.
 const AGAIN_MAX: usize = 3;
 
-/// A task's story, judged again from its own entries.
+/// A task's report, judged again from its own entries.
 #[derive(Debug)]
 pub struct JudgedTask {
     /// As the server tells it.
-    pub told: ProvenTask,
+    pub report: ProvenTask,
     /// The verdict over its entries, or the reason why they cannot be those of an honest ledger.
     pub verdict: Result<TaskVerdict, TrustError>,
-    /// Parts of the server's story that the entries contradict.
+    /// Parts of the server's report that the entries contradict.
     pub differences: Vec<Difference>,
-    /// Parts of the server's story that the entries neither show nor contradict: time may have passed
+    /// Parts of the server's report that the entries neither show nor contradict: time may have passed
     /// by entries elsewhere, other tasks may have a part in it, or it was too much to be fetched.
     pub by_word: Vec<Difference>,
 }
 
 impl JudgedTask {
-    /// The verdict, if the server's story agrees with it.
+    /// The verdict, if the server's report agrees with it.
     ///
     /// # Errors
     /// [`TrustError`] naming the first thing that is not as the server says.
@@ -76,21 +76,21 @@ impl JudgedTask {
 }
 
 impl Ledger {
-    /// Fetches a task's story, verifies it as [`task`](Self::task) does, and judges it: signatures,
+    /// Fetches a task's report, verifies it as [`task`](Self::task) does, and judges it: signatures,
     /// standing, clearances, receipts, states, layers and findings are worked out here from its
     /// entries and the trust chain, and compared with the server's.
     ///
     /// # Errors
-    /// As [`task`](Self::task); [`Error::Input`] with verification switched off. That the story does
+    /// As [`task`](Self::task); [`Error::Input`] with verification switched off. That the report does
     /// not hold is no error here: see [`JudgedTask::agreed`].
     pub async fn judged_task(&self, task: TaskId) -> Result<JudgedTask, Error> {
-        if self.shared.belief.is_none() {
+        if self.shared.tracker.is_none() {
             return Err(InputError::Unverified.into());
         }
         let mut again = 0;
         let gathered = loop {
-            let told = self.task(task).await?;
-            let gathered = self.gather(told, task).await?;
+            let reported = self.task(task).await?;
+            let gathered = self.gather(reported, task).await?;
             if gathered.untold.is_none() || again == AGAIN_MAX {
                 break gathered;
             }
@@ -106,7 +106,7 @@ impl Ledger {
             Err(_) => Compared::default(),
         };
         Ok(JudgedTask {
-            told: gathered.told,
+            report: gathered.report,
             verdict,
             differences,
             by_word,
@@ -120,14 +120,17 @@ impl Ledger {
     /// As [`entry`](Self::entry).
     pub async fn vouched_entry(&self, index: LeafIndex) -> Result<VouchedEntry, Error> {
         let entry = self.entry(index, None).await?;
-        let voice = self.voices().of(index.get(), &entry.bytes).await?;
-        Ok(VouchedEntry { entry, voice })
+        let signature = self
+            .signature_checker()
+            .of(index.get(), &entry.bytes)
+            .await?;
+        Ok(VouchedEntry { entry, signature })
     }
 
-    /// Tells of proven entries how their authors are known.
+    /// Returns a checker of the authors of proven entries.
     #[must_use]
-    pub fn voices(&self) -> Voices {
-        Voices {
+    pub fn signature_checker(&self) -> SignatureChecker {
+        SignatureChecker {
             ledger: self.clone(),
             batches: Batches::default(),
             known: None,
@@ -135,10 +138,10 @@ impl Ledger {
     }
 }
 
-/// Tells of proven entries how their authors are known. Made by [`Ledger::voices`]; entries are best
+/// Checks the authors of proven entries. Made by [`Ledger::signature_checker`]; entries are best
 /// given in the order of their leaves.
 #[derive(Debug)]
-pub struct Voices {
+pub struct SignatureChecker {
     ledger: Ledger,
     batches: Batches,
     known: Option<Known>,
@@ -154,22 +157,22 @@ struct Known {
     leaf: u64,
 }
 
-impl Voices {
+impl SignatureChecker {
     /// Checks the author of the entry that is proven to be at `leaf`, and returns the result.
     ///
     /// # Errors
     /// Any [`Error`] of fetching the trust chain and, for a batched statement, its proof.
-    pub async fn of(&mut self, leaf: u64, entry: &Bytes) -> Result<Voice, Error> {
+    pub async fn of(&mut self, leaf: u64, entry: &Bytes) -> Result<SignatureCheck, Error> {
         let Ok(parsed) = Entry::parse(entry) else {
-            return Ok(Voice::Refused("it cannot be read".to_owned()));
+            return Ok(SignatureCheck::Refused("it cannot be read".to_owned()));
         };
         match parsed.author {
             Author::Signed | Author::Batched => {}
-            Author::Ledger => return Ok(Voice::Ledger),
-            _ => return Ok(Voice::Nobody),
+            Author::Ledger => return Ok(SignatureCheck::Ledger),
+            _ => return Ok(SignatureCheck::Nobody),
         }
-        if self.ledger.shared.belief.is_none() {
-            return Ok(Voice::Unchecked);
+        if self.ledger.shared.tracker.is_none() {
+            return Ok(SignatureCheck::Unchecked);
         }
         let ledger = self.ledger.clone();
         let mut batches = std::mem::take(&mut self.batches);
@@ -178,9 +181,9 @@ impl Voices {
         let last = applied.and_then(|at| known.trust.entries.get(at));
         if last.is_some_and(|(index, _)| index.get() == leaf) {
             // The chain verifies its own.
-            return Ok(Voice::Verified);
+            return Ok(SignatureCheck::Verified);
         }
-        let newest = match ledger.shared.name_base() {
+        let newest = match ledger.shared.trusted_head() {
             Some(base) if base.head.size.get() > leaf => base.head.size,
             _ => ledger.head().await?.signed.head.size,
         };
@@ -189,7 +192,7 @@ impl Voices {
         let covered = ledger.covering(&mut batches, key, leaf, entry, newest);
         let covered = match covered.await {
             Ok(covered) => covered,
-            Err(Error::Trust(error)) => return Ok(Voice::Refused(error.to_string())),
+            Err(Error::Trust(error)) => return Ok(SignatureCheck::Refused(error.to_string())),
             Err(error) => return Err(error),
         };
         let key = match &covered {
@@ -199,14 +202,14 @@ impl Voices {
         // A later statement may say that somebody else had the key by then.
         let doubtful = key.and_then(|key| known.trust.registry().key(key));
         let doubtful = doubtful.filter(|record| record.is_doubtful(parsed.received_at));
-        let voice = match known.replay.speaks(leaf, entry, covered.as_ref()) {
-            Ok(()) => doubtful.map_or(Voice::Verified, |record| {
-                Voice::Refused(compromised(record))
+        let check = match known.replay.speaks(leaf, entry, covered.as_ref()) {
+            Ok(()) => doubtful.map_or(SignatureCheck::Verified, |record| {
+                SignatureCheck::Refused(compromised(record))
             }),
-            Err(error) => Voice::Refused(error.fault.to_string()),
+            Err(error) => SignatureCheck::Refused(error.fault.to_string()),
         };
         self.batches = batches;
-        Ok(voice)
+        Ok(check)
     }
 
     async fn known_at(&mut self, leaf: u64) -> Result<&mut Known, Error> {
@@ -252,12 +255,12 @@ pub struct VouchedEntry {
     /// The entry.
     pub entry: ProvenEntry,
     /// The result of the check of its author.
-    pub voice: Voice,
+    pub signature: SignatureCheck,
 }
 
 /// The result of checking the author of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Voice {
+pub enum SignatureCheck {
     /// The signature, or that of the batch's manifest, holds under a key that was registered for the
     /// producer and in force, and that no known statement reports compromised by then.
     Verified,
@@ -275,7 +278,7 @@ pub enum Voice {
 fn judge(genesis: &Bytes, task: TaskId, from: &Gathered) -> Result<TaskVerdict, TrustError> {
     if let Some(leaf) = from.untold {
         return Err(fails(format!(
-            "the entry at leaf {leaf} is the task's, and the server's story, under a head that covers \
+            "the entry at leaf {leaf} is the task's, and the server's report, under a head that covers \
              it, does not tell it"
         )));
     }
@@ -291,7 +294,7 @@ fn judge(genesis: &Bytes, task: TaskId, from: &Gathered) -> Result<TaskVerdict, 
         let taken = replay.leaf(*leaf, entry, from.covered.get(leaf));
         taken.map_err(unfit)?;
     }
-    replay.end(from.told.head.head.size.get()).map_err(unfit)
+    replay.end(from.report.head.head.size.get()).map_err(unfit)
 }
 
 pub(super) fn unfit(error: ReplayError) -> TrustError {

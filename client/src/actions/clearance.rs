@@ -29,7 +29,7 @@ pub enum Basis {
     ServersWord,
 }
 
-/// Where an Intent stands.
+/// The state of an Intent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Standing {
     /// The Intent's state. Cleared is checked, unless the watch was told to take the server's word.
@@ -54,7 +54,7 @@ pub struct Standing {
 /// An Intent's standing, now and whenever it changes, until evidence can change it no more.
 /// Survives lost connections. Made by [`Ledger::await_clearance`].
 ///
-/// When the server says that nothing changes any more, the Intent's task is fetched and judged here:
+/// As soon as the server says that nothing changes any more, the Intent's task is fetched and judged here:
 /// what waited is cleared only by a Clearance that is in the log, written by the ledger, and whose
 /// evidence clears it by the same code; what was cleared at once is judged again. A server that says
 /// otherwise is an [`Error::Trust`]. As long as the Intent waits, what it waits for is the server's
@@ -67,19 +67,19 @@ pub struct ClearanceWatch {
     trusting: bool,
     backoff: Backoff,
     stream: Option<Open>,
-    /// What was handed out last.
+    /// The last state that was handed out.
     reported: Option<Standing>,
 }
 
 #[derive(Debug)]
 struct Open {
     messages: Streaming<v1::ClearanceResponse>,
-    /// Whether a first message came. It is due at once; each later one when something changes.
+    /// True if a first message came. It is due at once; each later one when something changes.
     answered: bool,
 }
 
 impl Standing {
-    /// Whether evidence can change it no more.
+    /// Returns true if evidence can change it no more.
     #[must_use]
     pub const fn is_settled(&self) -> bool {
         !matches!(self.state, IntentState::Waiting)
@@ -97,7 +97,7 @@ impl Ledger {
         ClearanceWatch {
             ledger: self.clone(),
             intent,
-            trusting: self.shared.belief.is_none(),
+            trusting: self.shared.tracker.is_none(),
             backoff: Backoff::new(self.shared.retry),
             stream: None,
             reported: None,
@@ -127,9 +127,9 @@ impl ClearanceWatch {
             let status = match self.message().await {
                 Ok(answer) => {
                     let standing = self.take(answer).await?;
-                    let told = self.reported.as_ref();
+                    let reported = self.reported.as_ref();
                     // After a reconnect the first one was told before, and is no progress.
-                    if told.is_some_and(|told| told.says_the_same(&standing)) {
+                    if reported.is_some_and(|reported| reported.says_the_same(&standing)) {
                         continue;
                     }
                     self.backoff.reset();
@@ -183,7 +183,7 @@ impl ClearanceWatch {
         message.ok_or_else(|| Status::unavailable("the server ended the stream"))
     }
 
-    /// A stream that goes on is asked at another time than the story, which may be further.
+    /// A stream that goes on is asked at another time than the report, which may be further.
     async fn take(&self, answer: v1::ClearanceResponse) -> Result<Standing, Error> {
         let head = self.ledger.trust_note(&answer.checkpoint).await?;
         let state = answer.state();
@@ -194,7 +194,7 @@ impl ClearanceWatch {
             Some(leaf) => Some(self.clearance(LeafIndex::new(leaf)).await?),
             None => None,
         };
-        self.ledger.settle_if_due();
+        self.ledger.link_heads_if_due();
         let standing = Standing {
             state,
             basis: Basis::ServersWord,
@@ -291,9 +291,9 @@ fn checked(said: Standing, intent: LeafIndex, judged: &JudgedTask) -> Result<Sta
         basis: Basis::Checked,
         missing: own.missing.clone(),
         denied: own.denied.clone(),
-        clearance: leaf.and_then(|leaf| judged.told.entry(leaf).cloned()),
+        clearance: leaf.and_then(|leaf| judged.report.entry(leaf).cloned()),
         unshown: unshown.collect(),
-        head: judged.told.head.clone(),
+        head: judged.report.head.clone(),
     })
 }
 

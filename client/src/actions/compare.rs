@@ -1,4 +1,4 @@
-//! The server's story of a task against what its own entries come to.
+//! The server's report of a task against what its own entries come to.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ use deed_proto::v1::{
     statement::Body,
 };
 
-use super::{gathered::Gathered, story::ProvenTask};
+use super::{gathered::Gathered, task_report::ProvenTask};
 
 /// Something that the server says, and that its own entries do not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub(super) struct Compared {
 
 /// The entries that were given, and those that leave something open.
 struct Unsettled<'a> {
-    story: &'a ProvenTask,
+    report: &'a ProvenTask,
     verdict: &'a TaskVerdict,
     given: &'a BTreeMap<u64, Bytes>,
     missed: &'a BTreeSet<u64>,
@@ -64,24 +64,24 @@ struct Unsettled<'a> {
     correlated: BTreeSet<u64>,
 }
 
-/// Compares the server's story with the verdict over the entries that were gathered.
+/// Compares the server's report with the verdict over the entries that were gathered.
 pub(super) fn with(gathered: &Gathered, verdict: &TaskVerdict) -> Compared {
-    let (told, mut compared) = (&gathered.told, Compared::default());
+    let (reported, mut compared) = (&gathered.report, Compared::default());
     let correlated = verdict.unshown.iter().filter_map(|one| match one {
         Unshown::Correlated { leaf } => Some(*leaf),
         _ => None,
     });
     let unsettled = Unsettled {
-        story: told,
+        report: reported,
         verdict,
         given: &gathered.given,
         missed: &gathered.missed,
         correlated: correlated.collect(),
     };
-    compared.task(&told.info, &verdict.info);
-    compared.acts(told, &unsettled);
-    compared.grants(told, &unsettled);
-    compared.findings(told, &unsettled);
+    compared.task(&reported.info, &verdict.info);
+    compared.acts(reported, &unsettled);
+    compared.grants(reported, &unsettled);
+    compared.findings(reported, &unsettled);
     compared
 }
 
@@ -97,27 +97,28 @@ pub(super) fn doubtful_batch(verdict: &TaskVerdict, intent: u64) -> Option<u64> 
 }
 
 impl Unsettled<'_> {
-    /// Returns true if the story points to more than was fetched: then time may have passed unseen.
+    /// Returns true if the report points to more than was fetched: then time may have passed unseen.
     fn is_cut(&self) -> bool {
         !self.missed.is_empty()
     }
 
     /// Returns true if the Observations that the server and the entries have of an act differ only in those
     /// that were not fetched, or that may be of another task's act.
-    fn may_differ(&self, told: &[u64], own: &[u64]) -> bool {
-        let (told, own): (BTreeSet<_>, BTreeSet<_>) = (told.iter().collect(), own.iter().collect());
+    fn may_differ(&self, reported: &[u64], own: &[u64]) -> bool {
+        let (reported, own): (BTreeSet<_>, BTreeSet<_>) =
+            (reported.iter().collect(), own.iter().collect());
         let known = |leaf: &&u64| self.missed.contains(leaf) || self.correlated.contains(leaf);
-        let mut other = told.symmetric_difference(&own).peekable();
+        let mut other = reported.symmetric_difference(&own).peekable();
         other.peek().is_some() && other.all(known)
     }
 
     /// Returns true if an act is denied, or not, by a time that may have come already when it was
     /// judged.
-    fn is_by_clock(&self, intent: u64, told: IntentState, own: IntentState) -> bool {
+    fn is_by_clock(&self, intent: u64, reported: IntentState, own: IntentState) -> bool {
         let close = self.verdict.close.get(&intent);
-        told != own
+        reported != own
             && close.is_some_and(|close| {
-                (close.ends && told == IntentState::Denied)
+                (close.ends && reported == IntentState::Denied)
                     || (close.begins && own == IntentState::Denied)
             })
     }
@@ -150,21 +151,21 @@ impl Unsettled<'_> {
     }
 
     /// Returns true if a finding that these entries do not give may be one of a whole ledger.
-    fn may_be_one(&self, told: &v1::Finding) -> bool {
-        !self.given.contains_key(&told.leaf_index)
+    fn may_be_one(&self, reported: &v1::Finding) -> bool {
+        !self.given.contains_key(&reported.leaf_index)
             || self.is_cut()
-            || is_of_time(told.kind())
-            || is_of_shared_lists(told)
-            || self.names_others(told)
-            || self.is_correlated(told)
-            || self.is_about_unsettled(told)
+            || is_of_time(reported.kind())
+            || is_of_shared_lists(reported)
+            || self.names_others(reported)
+            || self.is_correlated(reported)
+            || self.is_about_unsettled(reported)
     }
 
     /// Returns true if a finding is of a grant or an act of another task, which is not known here.
-    fn names_others(&self, told: &v1::Finding) -> bool {
+    fn names_others(&self, reported: &v1::Finding) -> bool {
         use FindingKind as F;
         let of_what_is_named = matches!(
-            told.kind(),
+            reported.kind(),
             F::UnknownGrant
                 | F::ExpiredGrant
                 | F::RevokedKeyUse
@@ -177,8 +178,8 @@ impl Unsettled<'_> {
                 | F::OutcomeWithoutIntent
                 | F::UnprovenClaim
         );
-        let is_elsewhere = |leaf: u64| self.story.entry(leaf).is_none();
-        of_what_is_named && told.contradicts_leaf.is_some_and(is_elsewhere)
+        let is_elsewhere = |leaf: u64| self.report.entry(leaf).is_none();
+        of_what_is_named && reported.contradicts_leaf.is_some_and(is_elsewhere)
     }
 
     /// Returns true if a grant that is unknown here is one of another task, of which the server finds
@@ -186,9 +187,9 @@ impl Unsettled<'_> {
     fn may_name_others(&self, own: &v1::Finding) -> bool {
         own.kind() == FindingKind::UnknownGrant
             && own.contradicts_leaf.is_none()
-            && self.story.findings.iter().any(|told| {
-                (told.leaf_index, told.about_leaf) == (own.leaf_index, own.about_leaf)
-                    && self.names_others(told)
+            && self.report.findings.iter().any(|reported| {
+                (reported.leaf_index, reported.about_leaf) == (own.leaf_index, own.about_leaf)
+                    && self.names_others(reported)
             })
     }
 
@@ -219,26 +220,34 @@ impl Compared {
         });
     }
 
-    fn task(&mut self, told: &v1::TaskInfo, own: &v1::TaskInfo) {
+    fn task(&mut self, reported: &v1::TaskInfo, own: &v1::TaskInfo) {
         // Its deadline may have come by entries elsewhere.
-        let by_time = told.state() == TaskState::Closed
+        let by_time = reported.state() == TaskState::Closed
             && own.state() == TaskState::Open
-            && told.closed_leaf.is_none();
+            && reported.closed_leaf.is_none();
         let (server, entries) = (
-            word(told.state().as_str_name(), "TASK_STATE_"),
+            word(reported.state().as_str_name(), "TASK_STATE_"),
             word(own.state().as_str_name(), "TASK_STATE_"),
         );
         self.differs_unless(by_time, "the task", server, entries);
         let tier = |info: &v1::TaskInfo| word(info.risk_tier().as_str_name(), "RISK_TIER_");
-        self.differs("the task's risk tier", tier(told), tier(own));
+        self.differs("the task's risk tier", tier(reported), tier(own));
         let opened = |info: &v1::TaskInfo| layer(info.opened());
-        self.differs("how the task was opened", opened(told), opened(own));
+        self.differs("how the task was opened", opened(reported), opened(own));
         for (what, server, entries) in [
-            ("where the task opened", told.opened_leaf, own.opened_leaf),
-            ("where the task closed", told.closed_leaf, own.closed_leaf),
+            (
+                "where the task opened",
+                reported.opened_leaf,
+                own.opened_leaf,
+            ),
+            (
+                "where the task closed",
+                reported.closed_leaf,
+                own.closed_leaf,
+            ),
             (
                 "the task's newest receipt",
-                told.receipt_leaf,
+                reported.receipt_leaf,
                 own.receipt_leaf,
             ),
         ] {
@@ -246,14 +255,17 @@ impl Compared {
         }
     }
 
-    fn acts(&mut self, told: &ProvenTask, unsettled: &Unsettled<'_>) {
+    fn acts(&mut self, reported: &ProvenTask, unsettled: &Unsettled<'_>) {
         let verdict = unsettled.verdict;
-        let server: BTreeMap<u64, &v1::ActInfo> =
-            told.acts.iter().map(|act| (act.intent_leaf, act)).collect();
+        let server: BTreeMap<u64, &v1::ActInfo> = reported
+            .acts
+            .iter()
+            .map(|act| (act.intent_leaf, act))
+            .collect();
         for own in &verdict.acts {
             let what = format!("the act of the Intent at leaf {}", own.intent_leaf);
             match server.get(&own.intent_leaf) {
-                Some(told) => self.act(&what, told, own, unsettled),
+                Some(reported) => self.act(&what, reported, own, unsettled),
                 None => {
                     let in_doubt = doubtful_batch(verdict, own.intent_leaf).is_some();
                     let state = word(own.state().as_str_name(), "INTENT_STATE_");
@@ -261,10 +273,10 @@ impl Compared {
                 }
             }
         }
-        for (intent, told) in server {
+        for (intent, reported) in server {
             if verdict.act(intent).is_none() {
                 let what = format!("the act of the Intent at leaf {intent}");
-                let state = word(told.state().as_str_name(), "INTENT_STATE_");
+                let state = word(reported.state().as_str_name(), "INTENT_STATE_");
                 self.differs(&what, state, "that it is none".to_owned());
             }
         }
@@ -273,29 +285,34 @@ impl Compared {
     fn act(
         &mut self,
         what: &str,
-        told: &v1::ActInfo,
+        reported: &v1::ActInfo,
         own: &v1::ActInfo,
         unsettled: &Unsettled<'_>,
     ) {
-        let by_clock = unsettled.is_by_clock(own.intent_leaf, told.state(), own.state());
-        let by_time = passed(own.state(), told.state(), unsettled.is_cut());
+        let by_clock = unsettled.is_by_clock(own.intent_leaf, reported.state(), own.state());
+        let by_time = passed(own.state(), reported.state(), unsettled.is_cut());
         let state = |act: &v1::ActInfo| word(act.state().as_str_name(), "INTENT_STATE_");
-        self.differs_unless(by_clock || by_time, what, state(told), state(own));
+        self.differs_unless(by_clock || by_time, what, state(reported), state(own));
         if by_clock {
             // All else follows from it.
             return;
         }
-        let seen = (&told.observation_leaves, &own.observation_leaves);
+        let seen = (&reported.observation_leaves, &own.observation_leaves);
         let seen_otherwise = unsettled.may_differ(seen.0, seen.1);
         let outcome = |act: &v1::ActInfo| word(act.outcome().as_str_name(), "OUTCOME_STATE_");
         let unseen = own.outcome() == OutcomeState::Unobserved
-            && told.outcome() == OutcomeState::Uncorroborated;
+            && reported.outcome() == OutcomeState::Uncorroborated;
         let of = format!("the Outcome of {what}");
-        self.differs_unless(unseen || seen_otherwise, &of, outcome(told), outcome(own));
+        self.differs_unless(
+            unseen || seen_otherwise,
+            &of,
+            outcome(reported),
+            outcome(own),
+        );
         for (field, server, entries) in [
-            ("Clearance", told.clearance_leaf, own.clearance_leaf),
-            ("Outcome", told.outcome_leaf, own.outcome_leaf),
-            ("grant", told.grant_leaf, own.grant_leaf),
+            ("Clearance", reported.clearance_leaf, own.clearance_leaf),
+            ("Outcome", reported.outcome_leaf, own.outcome_leaf),
+            ("grant", reported.grant_leaf, own.grant_leaf),
         ] {
             let of = format!("the {field} of {what}");
             self.differs(&of, leaf(server), leaf(entries));
@@ -303,11 +320,11 @@ impl Compared {
         let leaves = |leaves: &[u64]| format!("{leaves:?}");
         let of = format!("the evidence for {what}, by leaf");
         let own_leaves = leaves(&own.evidence_leaves);
-        self.differs(&of, leaves(&told.evidence_leaves), own_leaves);
+        self.differs(&of, leaves(&reported.evidence_leaves), own_leaves);
         let of = format!("the Observations of {what}, by leaf");
         self.differs_unless(seen_otherwise, &of, leaves(seen.0), leaves(seen.1));
         let (server, entries) = (
-            told.layers.unwrap_or_default(),
+            reported.layers.unwrap_or_default(),
             own.layers.unwrap_or_default(),
         );
         // What time, and what was seen, can change of the layers; the others stand.
@@ -330,12 +347,12 @@ impl Compared {
         }
     }
 
-    fn grants(&mut self, told: &ProvenTask, unsettled: &Unsettled<'_>) {
+    fn grants(&mut self, reported: &ProvenTask, unsettled: &Unsettled<'_>) {
         let verdict = unsettled.verdict;
         // What an act that is denied after all has not spent.
         let in_doubt = |act: &v1::ActInfo| doubtful_batch(verdict, act.intent_leaf).is_some();
         let may_be_spent = !verdict.close.is_empty() || verdict.acts.iter().any(in_doubt);
-        let server: BTreeMap<u64, &v1::GrantInfo> = told
+        let server: BTreeMap<u64, &v1::GrantInfo> = reported
             .grants
             .iter()
             .map(|one| (one.leaf_index, one))
@@ -343,12 +360,12 @@ impl Compared {
         let state = |grant: &v1::GrantInfo| word(grant.state().as_str_name(), "GRANT_STATE_");
         for own in &verdict.grants {
             let what = format!("the grant at leaf {}", own.leaf_index);
-            let Some(told) = server.get(&own.leaf_index) else {
+            let Some(reported) = server.get(&own.leaf_index) else {
                 self.differs(&what, "nothing".to_owned(), state(own));
                 continue;
             };
             let by_time = matches!(
-                (own.state(), told.state()),
+                (own.state(), reported.state()),
                 (
                     GrantState::Pending,
                     GrantState::Active | GrantState::Expired
@@ -356,48 +373,51 @@ impl Compared {
                     GrantState::Active | GrantState::Exhausted,
                     GrantState::Expired | GrantState::TaskClosed
                 ) | (_, GrantState::TaskClosed)
-            ) && told.state() != own.state();
-            self.differs_unless(by_time, &what, state(told), state(own));
+            ) && reported.state() != own.state();
+            self.differs_unless(by_time, &what, state(reported), state(own));
             let of = format!("who stands at the root of {what}");
-            self.differs(&of, layer(told.rooted()), layer(own.rooted()));
+            self.differs(&of, layer(reported.rooted()), layer(own.rooted()));
             let of = format!("the acceptance of {what}");
-            self.differs(&of, leaf(told.accepted_leaf), leaf(own.accepted_leaf));
+            self.differs(&of, leaf(reported.accepted_leaf), leaf(own.accepted_leaf));
             let spent =
                 |one: &v1::GrantInfo| format!("{} uses, {}", one.uses_spent, one.amount_spent);
             let of = format!("what is spent of {what}");
-            self.differs_unless(may_be_spent, &of, spent(told), spent(own));
+            self.differs_unless(may_be_spent, &of, spent(reported), spent(own));
         }
-        for (at, told) in server {
+        for (at, reported) in server {
             if !verdict.grants.iter().any(|own| own.leaf_index == at) {
                 let what = format!("the grant at leaf {at}");
-                self.differs(&what, state(told), "that it is none".to_owned());
+                self.differs(&what, state(reported), "that it is none".to_owned());
             }
         }
     }
 
     /// Numbers are not compared: at a leaf they count the findings of all tasks.
-    fn findings(&mut self, story: &ProvenTask, unsettled: &Unsettled<'_>) {
-        for told in &story.findings {
-            self.disposition(told, unsettled);
+    fn findings(&mut self, report: &ProvenTask, unsettled: &Unsettled<'_>) {
+        for reported in &report.findings {
+            self.disposition(reported, unsettled);
         }
-        let mut left: Vec<&v1::Finding> = story.findings.iter().collect();
+        let mut left: Vec<&v1::Finding> = report.findings.iter().collect();
         for own in &unsettled.verdict.findings {
-            let same = |told: &&v1::Finding| {
+            let same = |reported: &&v1::Finding| {
                 // The last statement of a stolen key in the task may be one elsewhere that is in no list.
                 let of_stolen_key = own.kind() == FindingKind::CompromisedKeyUse;
-                let about = told.about_leaf == own.about_leaf || of_stolen_key;
+                let about = reported.about_leaf == own.about_leaf || of_stolen_key;
                 // Of a key that spoke in very many tasks these are looked at by and by.
                 let anywhere = is_of_time(own.kind()) || of_stolen_key;
-                told.kind == own.kind && about && (told.leaf_index == own.leaf_index || anywhere)
+                reported.kind == own.kind
+                    && about
+                    && (reported.leaf_index == own.leaf_index || anywhere)
             };
-            let exactly =
-                |told: &&v1::Finding| same(told) && told.contradicts_leaf == own.contradicts_leaf;
+            let exactly = |reported: &&v1::Finding| {
+                same(reported) && reported.contradicts_leaf == own.contradicts_leaf
+            };
             // A grant or an act of another task that somebody names is none that is known here.
-            let of_others = |told: &&v1::Finding| {
-                let of_none = |leaf: u64| story.entry(leaf).is_none();
-                same(told)
+            let of_others = |reported: &&v1::Finding| {
+                let of_none = |leaf: u64| report.entry(leaf).is_none();
+                same(reported)
                     && own.contradicts_leaf.is_none()
-                    && told.contradicts_leaf.is_some_and(of_none)
+                    && reported.contradicts_leaf.is_some_and(of_none)
             };
             let found = left.iter().position(exactly);
             let found = found.or_else(|| left.iter().position(of_others));
@@ -406,30 +426,35 @@ impl Compared {
                 self.differs_unless(may_be, &place(own), "nothing".to_owned(), in_words(own));
                 continue;
             };
-            let told = left.swap_remove(at);
+            let reported = left.swap_remove(at);
             let of = format!("the severity of {}", place(own));
             let severity = |one: &v1::Finding| word(one.severity().as_str_name(), "SEVERITY_");
-            self.differs(&of, severity(told), severity(own));
+            self.differs(&of, severity(reported), severity(own));
         }
         left.sort_by_key(|one| (one.leaf_index, one.number));
-        for told in left {
-            let may_be = unsettled.may_be_one(told);
-            self.differs_unless(may_be, &place(told), in_words(told), "nothing".to_owned());
+        for reported in left {
+            let may_be = unsettled.may_be_one(reported);
+            self.differs_unless(
+                may_be,
+                &place(reported),
+                in_words(reported),
+                "nothing".to_owned(),
+            );
         }
     }
 
     /// A disposition names a finding by its number, which counts those of all tasks: which one it is
     /// of is the server's word. That it is there, and names that number, is not.
-    fn disposition(&mut self, told: &v1::Finding, unsettled: &Unsettled<'_>) {
-        let Some(at) = told.disposition_leaf else {
+    fn disposition(&mut self, reported: &v1::Finding, unsettled: &Unsettled<'_>) {
+        let Some(at) = reported.disposition_leaf else {
             return;
         };
         let named = unsettled.given.get(&at).and_then(disposed_in);
         let is_it = named.is_some_and(|said| {
             (said.leaf_index, said.number, said.kind)
-                == (told.leaf_index, told.number, told.disposition)
+                == (reported.leaf_index, reported.number, reported.disposition)
         });
-        let of = format!("the disposition of {}", place(told));
+        let of = format!("the disposition of {}", place(reported));
         let entries = "none that is known to be of it".to_owned();
         let may_be = is_it || unsettled.missed.contains(&at);
         self.differs_unless(may_be, &of, leaf(Some(at)), entries);
@@ -455,9 +480,9 @@ fn is_of_shared_lists(one: &v1::Finding) -> bool {
 
 /// Returns true if an Intent may have come from state `own` to state `told` because time has passed.
 /// `unseen`: the leaves that show it were not fetched.
-const fn passed(own: IntentState, told: IntentState, unseen: bool) -> bool {
+const fn passed(own: IntentState, reported: IntentState, unseen: bool) -> bool {
     use IntentState as S;
-    match (own, told) {
+    match (own, reported) {
         (S::Waiting, S::Lapsed) | (S::Cleared, S::Overdue) => true,
         (S::Completed, S::Overdue) => unseen,
         _ => false,

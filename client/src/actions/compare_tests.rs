@@ -1,4 +1,4 @@
-//! What a difference between the server's story and its entries is: a lie, or something that these
+//! What a difference between the server's report and its entries is: a lie, or something that these
 //! entries do not settle.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,7 +45,7 @@ fn both(state: IntentState) -> (Gathered, TaskVerdict) {
         layers: Some(v1::Layers::default()),
         ..v1::ActInfo::default()
     }];
-    let told = ProvenTask {
+    let reported = ProvenTask {
         info: verdict.info.clone(),
         entries: Vec::new(),
         grants: Vec::new(),
@@ -60,7 +60,7 @@ fn both(state: IntentState) -> (Gathered, TaskVerdict) {
         },
     };
     let gathered = Gathered {
-        told,
+        report: reported,
         given: BTreeMap::from([(GIVEN, Bytes::new())]),
         covered: BTreeMap::new(),
         missed: BTreeSet::new(),
@@ -91,12 +91,12 @@ fn found(kind: FindingKind, leaf_index: u64, about_leaf: u64) -> v1::Finding {
 fn time_changes_some_layers_and_no_others() {
     let (mut gathered, verdict) = both(IntentState::Cleared);
     assert_eq!(counts(&gathered, &verdict), (0, 0));
-    gathered.told.acts[0].state = IntentState::Overdue.into();
+    gathered.report.acts[0].state = IntentState::Overdue.into();
     assert_eq!(counts(&gathered, &verdict), (0, 1));
     let claim = |change: fn(&mut v1::Layers)| {
         let (mut gathered, verdict) = both(IntentState::Cleared);
-        gathered.told.acts[0].state = IntentState::Overdue.into();
-        change(gathered.told.acts[0].layers.as_mut().unwrap());
+        gathered.report.acts[0].state = IntentState::Overdue.into();
+        change(gathered.report.acts[0].layers.as_mut().unwrap());
         counts(&gathered, &verdict)
     };
     assert_eq!(
@@ -110,24 +110,24 @@ fn time_changes_some_layers_and_no_others() {
     // An Outcome that nobody saw.
     let (mut gathered, mut verdict) = both(IntentState::Completed);
     verdict.acts[0].outcome = OutcomeState::Unobserved.into();
-    let told = &mut gathered.told.acts[0];
-    told.outcome = OutcomeState::Uncorroborated.into();
-    let layers = told.layers.as_mut().unwrap();
+    let reported = &mut gathered.report.acts[0];
+    reported.outcome = OutcomeState::Uncorroborated.into();
+    let layers = reported.layers.as_mut().unwrap();
     layers.set_corroboration(LayerState::Missing);
     assert_eq!(counts(&gathered, &verdict), (0, 2));
-    let layers = gathered.told.acts[0].layers.as_mut().unwrap();
+    let layers = gathered.report.acts[0].layers.as_mut().unwrap();
     layers.set_result(LayerState::Proven);
     assert_eq!(counts(&gathered, &verdict), (1, 2));
     // Nobody is cleared by time.
     let (mut gathered, verdict) = both(IntentState::Waiting);
-    gathered.told.acts[0].state = IntentState::Cleared.into();
+    gathered.report.acts[0].state = IntentState::Cleared.into();
     assert_eq!(counts(&gathered, &verdict), (1, 0));
 }
 
 #[test]
 fn a_grant_that_ends_may_have_ended() {
     let close = |ends, begins| Close { ends, begins };
-    for (own, told, how, wanted) in [
+    for (own, reported, how, wanted) in [
         (IntentState::Cleared, IntentState::Denied, None, (1, 0)),
         (
             IntentState::Cleared,
@@ -162,16 +162,16 @@ fn a_grant_that_ends_may_have_ended() {
         ),
     ] {
         let (mut gathered, mut verdict) = both(own);
-        gathered.told.acts[0].state = told.into();
+        gathered.report.acts[0].state = reported.into();
         verdict.close.extend(how.map(|how| (GIVEN, how)));
         assert_eq!(
             counts(&gathered, &verdict),
             wanted,
-            "{own:?} {told:?} {how:?}"
+            "{own:?} {reported:?} {how:?}"
         );
         // What is found of it follows.
         let denied = found(FindingKind::ExpiredGrant, GIVEN, GIVEN);
-        gathered.told.findings.push(denied);
+        gathered.report.findings.push(denied);
         let more = counts(&gathered, &verdict);
         let settled = usize::from(how.is_none());
         assert_eq!(more, (wanted.0 + settled, wanted.1 + 1 - settled));
@@ -183,7 +183,7 @@ fn what_depends_on_other_tasks_is_the_servers_word() {
     use FindingKind as F;
     let told_alone = |one: v1::Finding| {
         let (mut gathered, verdict) = both(IntentState::Cleared);
-        gathered.told.findings.push(one);
+        gathered.report.findings.push(one);
         counts(&gathered, &verdict)
     };
     let own_alone = |one: v1::Finding| {
@@ -195,7 +195,7 @@ fn what_depends_on_other_tasks_is_the_servers_word() {
         contradicts_leaf: Some(GIVEN),
         ..found(F::NotCompared, GIVEN, GIVEN)
     };
-    for (one, told, own) in [
+    for (one, reported, own) in [
         (found(F::NotCompared, GIVEN, GIVEN), (0, 1), (0, 1)),
         (of_changes, (1, 0), (1, 0)),
         (found(F::CompromisedKeyUse, GIVEN, GIVEN), (1, 0), (0, 1)),
@@ -204,13 +204,13 @@ fn what_depends_on_other_tasks_is_the_servers_word() {
         (found(F::EffectMismatch, ELSEWHERE, GIVEN), (0, 1), (1, 0)),
         (found(F::IntentLapsed, GIVEN, GIVEN), (0, 1), (1, 0)),
     ] {
-        assert_eq!(told_alone(one.clone()), told, "{one:?}");
+        assert_eq!(told_alone(one.clone()), reported, "{one:?}");
         assert_eq!(own_alone(one.clone()), own, "{one:?}");
     }
     // An Observation that may be of another task's act.
     let (mut gathered, mut verdict) = both(IntentState::Completed);
-    gathered.told.acts[0].observation_leaves = vec![GIVEN];
-    gathered.told.acts[0].outcome = OutcomeState::Corroborated.into();
+    gathered.report.acts[0].observation_leaves = vec![GIVEN];
+    gathered.report.acts[0].outcome = OutcomeState::Corroborated.into();
     assert_eq!(counts(&gathered, &verdict), (2, 0));
     verdict.unshown.push(Unshown::Correlated { leaf: GIVEN });
     assert_eq!(counts(&gathered, &verdict), (0, 2));
@@ -219,10 +219,11 @@ fn what_depends_on_other_tasks_is_the_servers_word() {
 #[test]
 fn what_was_too_much_to_be_fetched_is_the_servers_word() {
     let (mut gathered, verdict) = both(IntentState::Completed);
-    let told = &mut gathered.told.acts[0];
-    told.observation_leaves = vec![ELSEWHERE];
-    told.outcome = OutcomeState::Corroborated.into();
-    told.layers
+    let reported = &mut gathered.report.acts[0];
+    reported.observation_leaves = vec![ELSEWHERE];
+    reported.outcome = OutcomeState::Corroborated.into();
+    reported
+        .layers
         .as_mut()
         .unwrap()
         .set_corroboration(LayerState::Proven);
@@ -239,7 +240,7 @@ fn what_was_too_much_to_be_fetched_is_the_servers_word() {
 #[test]
 fn an_act_of_a_batch_in_doubt_may_be_none() {
     let (mut gathered, mut verdict) = both(IntentState::Cleared);
-    gathered.told.acts.clear();
+    gathered.report.acts.clear();
     assert_eq!(counts(&gathered, &verdict), (1, 0));
     let key = KeyId::new([3; 16]);
     let signed = Signed::Batch { key, manifest: 5 };
@@ -255,15 +256,15 @@ fn a_finding_about_something_of_another_task_is_the_same() {
     let (mut gathered, mut verdict) = both(IntentState::Cleared);
     let unknown = found(FindingKind::UnknownGrant, GIVEN, GIVEN);
     verdict.findings = vec![unknown.clone()];
-    gathered.told.findings = vec![v1::Finding {
+    gathered.report.findings = vec![v1::Finding {
         contradicts_leaf: Some(ELSEWHERE),
         ..unknown
     }];
     assert_eq!(counts(&gathered, &verdict), (0, 0));
     // A grant whose parent is another task's: what is wrong with that, the whole ledger knows.
-    gathered.told.findings[0].kind = FindingKind::LimitExceeded.into();
+    gathered.report.findings[0].kind = FindingKind::LimitExceeded.into();
     assert_eq!(counts(&gathered, &verdict), (0, 2));
-    gathered.told.findings.clear();
+    gathered.report.findings.clear();
     assert_eq!(counts(&gathered, &verdict), (1, 0));
 }
 
@@ -272,7 +273,7 @@ fn dispositions_are_the_servers_word_and_must_be_there() {
     let (mut gathered, mut verdict) = both(IntentState::Cleared);
     let one = found(FindingKind::EffectMismatch, GIVEN, GIVEN);
     verdict.findings = vec![one.clone()];
-    gathered.told.findings = vec![v1::Finding {
+    gathered.report.findings = vec![v1::Finding {
         disposition_leaf: Some(ELSEWHERE),
         disposition: v1::DispositionKind::Explained.into(),
         ..one

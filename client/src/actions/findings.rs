@@ -11,7 +11,7 @@ use crate::{
     retry::{Backoff, within},
 };
 
-/// Which findings.
+/// A filter of findings.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FindingFilter {
     /// First leaf index, and number there.
@@ -29,7 +29,7 @@ pub struct FindingFilter {
 pub struct FindingsPage {
     /// By the server's word; that they are as asked for, in order, and within the tree was checked.
     pub findings: Vec<v1::Finding>,
-    /// Where the next page begins; `None` on the last one.
+    /// The begin of the next page; `None` on the last one.
     pub next: Option<(u64, u32)>,
     /// The head of the tree that this was read from.
     pub head: SignedHead,
@@ -71,7 +71,7 @@ impl FindingFilter {
         }
     }
 
-    /// Whether they are what was asked for: in order, from `start` on, in the tree, of the kinds.
+    /// Checks that they are what was asked for: in order, from `start` on, in the tree, of the kinds.
     fn check(&self, findings: &[v1::Finding], tree_size: u64) -> Result<(), AnswerError> {
         let mut start = self.start;
         for finding in findings {
@@ -140,7 +140,7 @@ impl Ledger {
             }
             .into());
         }
-        self.settle_if_due();
+        self.link_heads_if_due();
         Ok(FindingsPage {
             findings: answer.findings,
             next,
@@ -229,7 +229,7 @@ impl FindingsWatch {
         let task = self.filter.task;
         let mut findings = answer.findings;
         findings.retain(|one| task.is_none_or(|task| one.task == task.as_bytes()[..]));
-        self.ledger.settle_if_due();
+        self.ledger.link_heads_if_due();
         Ok(SeenFindings {
             findings,
             searched_to: answer.searched_to,

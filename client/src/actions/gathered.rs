@@ -15,11 +15,11 @@ use tonic::Code;
 
 use super::{
     checked::{fails, unfit_at},
-    story::ProvenTask,
+    task_report::ProvenTask,
 };
 use crate::{error::Error, ledger::Ledger, proofs::KnownTrust, read::Leaf, trust::TrustError};
 
-/// Entries elsewhere that a story points to and that are fetched at most; what more there is stays
+/// Entries elsewhere that a report points to and that are fetched at most; what more there is stays
 /// the server's word.
 const ELSEWHERE_MAX: usize = 4_096;
 
@@ -33,29 +33,29 @@ const PLACES_MAX: u64 = 16;
 /// The entries that a task is judged from.
 #[derive(Debug)]
 pub(super) struct Gathered {
-    pub(super) told: ProvenTask,
-    /// Entries by leaf, each proven to be in the tree of the story.
+    pub(super) report: ProvenTask,
+    /// Entries by leaf, each proven to be in the tree of the report.
     pub(super) given: BTreeMap<u64, Bytes>,
     /// The signatures over the batched ones.
     pub(super) covered: BTreeMap<u64, Covered>,
-    /// Leaves that the story points to, and that were too many.
+    /// Leaves that the report points to, and that were too many.
     pub(super) missed: BTreeSet<u64>,
-    /// A leaf of the task that the story does not tell.
+    /// A leaf of the task that the report does not tell.
     pub(super) untold: Option<u64>,
-    /// The newest leaf, if the story does not point to it.
+    /// The newest leaf, if the report does not point to it.
     pub(super) time_only: Option<u64>,
-    /// Why nobody's signature stands behind one of the entries.
+    /// The reason why no signature stands behind one of the entries.
     pub(super) refused: Option<TrustError>,
     pub(super) task: TaskId,
 }
 
 impl Gathered {
-    fn begin(told: ProvenTask, task: TaskId, trust: &KnownTrust) -> Self {
-        let size = told.head.head.size.get();
+    fn begin(reported: ProvenTask, task: TaskId, trust: &KnownTrust) -> Self {
+        let size = reported.head.head.size.get();
         let statements = trust.entries.iter().skip(1);
         let statements = statements.filter(|(index, _)| index.get() < size);
         let trusted = statements.map(|(index, entry)| (index.get(), entry.clone()));
-        let own = told.entries.iter();
+        let own = reported.entries.iter();
         let own = own.map(|entry| (entry.index.get(), entry.entry.clone()));
         Self {
             given: trusted.chain(own).collect(),
@@ -64,21 +64,21 @@ impl Gathered {
             untold: None,
             time_only: None,
             refused: None,
-            told,
+            report: reported,
             task,
         }
     }
 
-    /// Returns true if a leaf shows how late it is, and nothing else: the story does not point to it.
+    /// Returns true if a leaf shows how late it is, and nothing else: the report does not point to it.
     pub(super) fn shows_time(&self, leaf: u64) -> bool {
         self.time_only == Some(leaf)
     }
 
     fn size(&self) -> TreeSize {
-        self.told.head.head.size
+        self.report.head.head.size
     }
 
-    /// Takes an entry from elsewhere. One of the task itself is in its story, or the story is of an
+    /// Takes an entry from elsewhere. One of the task itself is in its report, or the report is of an
     /// earlier moment than its head, or a lie.
     fn take(&mut self, leaf: u64, entry: Bytes) {
         if self.given.contains_key(&leaf) {
@@ -91,16 +91,16 @@ impl Gathered {
         }
     }
 
-    /// Leaves elsewhere that the story points to. How late it is, and what others saw, comes first: it
-    /// decides about acts. So a story with very many findings does not push it out.
+    /// Leaves elsewhere that the report points to. How late it is, and what others saw, comes first: it
+    /// decides about acts. So a report with very many findings does not push it out.
     fn elsewhere(&mut self) -> BTreeSet<u64> {
         let size = self.size().get();
-        let acts = self.told.acts.iter();
+        let acts = self.report.acts.iter();
         let seen: BTreeSet<u64> = acts
             .flat_map(|act| act.observation_leaves.iter().copied())
             .chain([size.saturating_sub(1)])
             .collect();
-        let findings = self.told.findings.iter();
+        let findings = self.report.findings.iter();
         let found: BTreeSet<u64> = findings
             .flat_map(|one| {
                 let further = one.contradicts_leaf.into_iter().chain(one.disposition_leaf);
@@ -109,7 +109,7 @@ impl Gathered {
             .collect();
         let newest = size.saturating_sub(1);
         let mut pointed_to = self
-            .told
+            .report
             .acts
             .iter()
             .flat_map(|act| &act.observation_leaves);
@@ -133,10 +133,14 @@ pub(super) struct Batches {
 }
 
 impl Ledger {
-    /// Fetches what a task is judged from, beside its story.
-    pub(super) async fn gather(&self, told: ProvenTask, task: TaskId) -> Result<Gathered, Error> {
+    /// Fetches what a task is judged from, beside its report.
+    pub(super) async fn gather(
+        &self,
+        reported: ProvenTask,
+        task: TaskId,
+    ) -> Result<Gathered, Error> {
         let trust = self.follow_trust().await?;
-        let mut gathered = Gathered::begin(told, task, &trust);
+        let mut gathered = Gathered::begin(reported, task, &trust);
         let elsewhere = gathered.elsewhere();
         self.fetch(&mut gathered, &elsewhere).await?;
         if gathered.untold.is_none() {
@@ -145,7 +149,7 @@ impl Ledger {
         Ok(gathered)
     }
 
-    /// Fetches entries, each proven to be in the story's tree.
+    /// Fetches entries, each proven to be in the report's tree.
     async fn fetch(&self, gathered: &mut Gathered, leaves: &BTreeSet<u64>) -> Result<(), Error> {
         let size = gathered.size();
         for leaf in leaves {
@@ -285,7 +289,7 @@ impl Ledger {
         }
     }
 
-    /// The same for a further statement of the batch that came before: the whole of it is read once,
+    /// Does the same for a further statement of the batch before: the whole batch is read once,
     /// in place of a proof for each of its statements.
     async fn sibling(
         &self,

@@ -14,14 +14,14 @@ mod findings;
 mod gathered;
 mod proven;
 mod search;
-mod story;
 mod task;
+mod task_report;
 
-pub use checked::{JudgedTask, Voice, Voices, VouchedEntry};
+pub use checked::{JudgedTask, SignatureCheck, SignatureChecker, VouchedEntry};
 pub use clearance::{Basis, ClearanceWatch, Standing};
 pub use compare::Difference;
 pub use findings::{FindingFilter, FindingsPage, FindingsWatch, SeenFindings};
 pub use proven::ProvenStatement;
 pub use search::{Search, SearchTerms};
-pub use story::ProvenTask;
 pub use task::{ActError, Cleared, Task};
+pub use task_report::ProvenTask;

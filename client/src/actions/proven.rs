@@ -16,20 +16,20 @@ use crate::{
 /// verification is switched off).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProvenStatement {
-    /// Where it is.
+    /// Its leaf index.
     pub index: LeafIndex,
     /// Hash of its entry.
     pub hash: Hash,
     /// Bytes of its entry, as hashed.
     pub entry: Bytes,
-    /// How its author is known.
+    /// The evidence for its author.
     pub author: v1::Author,
     /// The key that signed it, if it has a signature of its own. Whether the key spoke for the
     /// producer is not checked here.
     pub key_id: Option<KeyId>,
-    /// When the server admitted it, by its word.
+    /// The time at which the server admitted it, by the server's word.
     pub received_at: Micros,
-    /// What it says.
+    /// The statement.
     pub statement: v1::Statement,
 }
 
@@ -102,7 +102,7 @@ impl ProvenStatement {
         TaskId::from_slice(&self.statement.task)
     }
 
-    /// What it says, without the header.
+    /// Returns the body of the statement.
     #[must_use]
     pub const fn body(&self) -> Option<&Body> {
         self.statement.body.as_ref()

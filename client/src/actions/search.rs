@@ -15,7 +15,7 @@ use crate::{
     trust::TrustError,
 };
 
-/// What to look for: all that is given must hold.
+/// The terms of a search: all of them must hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SearchTerms {
     /// The statement's task.
@@ -45,11 +45,11 @@ pub struct SearchTerms {
     pub limit: Option<u64>,
 }
 
-/// What was found, piece by piece. Survives lost connections. Made by [`Ledger::search`].
+/// The results of a search, one by one. Survives lost connections. Made by [`Ledger::search`].
 #[derive(Debug)]
 pub struct Search {
     ledger: Ledger,
-    /// What is still to be looked for.
+    /// The rest of the search.
     terms: SearchTerms,
     backoff: Backoff,
     stream: Option<Open>,
@@ -125,7 +125,7 @@ impl Search {
         let open = match &mut self.stream {
             Some(open) => open,
             None => {
-                let with_proofs = self.ledger.shared.belief.is_some();
+                let with_proofs = self.ledger.shared.tracker.is_some();
                 let request = request(&self.terms, &self.ledger.shared.name, with_proofs);
                 let mut client = self.ledger.connection.actions();
                 let answer = within(timeout, client.search(request)).await?;
@@ -146,7 +146,7 @@ impl Search {
             open.head = Some(self.ledger.trust_note(&answer.checkpoint).await?);
         }
         let head = open.head.as_ref().ok_or(missing("the tree head"))?;
-        let proven = self.ledger.shared.belief.as_ref().map(|_| &head.head);
+        let proven = self.ledger.shared.tracker.as_ref().map(|_| &head.head);
         let mut found = Vec::new();
         for entry in &answer.entries {
             if let Some(one) = self.terms.read(entry, proven)? {
@@ -165,7 +165,7 @@ impl Search {
         if self.searched_to > before {
             self.backoff.reset();
         }
-        self.ledger.settle_if_due();
+        self.ledger.link_heads_if_due();
         Ok(found)
     }
 }
@@ -220,7 +220,7 @@ impl SearchTerms {
         }
     }
 
-    /// Whether something is asked for that only statements have.
+    /// Returns true if something is asked for that only statements have.
     const fn asks(&self) -> bool {
         self.task.is_some()
             || self.resource.is_some()

@@ -39,8 +39,8 @@ use crate::{
 ///
 /// | the Intent | what is looked at | round trips more |
 /// |---|---|---|
-/// | was cleared at once, names no grant, and no evidence policy is in force | the trust chain, the statement that opened the task, and the Intent, all proven to be in the log | none; every 60 s one, for trust statements that came since. In a task that somebody else opened, its story at the first act |
-/// | was cleared at once under a grant or a policy | the task's whole story | the trust chain since then, and the story |
+/// | was cleared at once, names no grant, and no evidence policy is in force | the trust chain, the statement that opened the task, and the Intent, all proven to be in the log | none; every 60 s one, for trust statements that came since. In a task that somebody else opened, its report at the first act |
+/// | was cleared at once under a grant or a policy | the task's whole report | the trust chain since then, and the report |
 /// | waited | the same; the Clearance must be in the log, and the evidence that it names must clear the Intent | the same |
 ///
 /// Absence is not shown: the server may keep back an entry in which somebody closed the task,
@@ -119,7 +119,7 @@ pub struct Cleared {
     basis: Basis,
 }
 
-/// Why there is no clearance, or no receipt.
+/// The reason why there is no clearance, or no receipt.
 #[derive(Debug, ThisError)]
 #[non_exhaustive]
 pub enum ActError {
@@ -128,7 +128,7 @@ pub enum ActError {
     Denied {
         /// The Intent.
         leaf: LeafIndex,
-        /// Why, sorted.
+        /// The reasons, sorted.
         reasons: Vec<String>,
     },
     /// Its time is over.
@@ -217,7 +217,7 @@ impl Task {
             session,
             signing,
             unsure: None,
-            trusting: ledger.shared.belief.is_none(),
+            trusting: ledger.shared.tracker.is_none(),
             opened: None,
             closed: None,
             judge: None,
@@ -388,7 +388,7 @@ impl Task {
     }
 
     /// Returns true if the Intent is cleared by nothing but its open task, as far as that can be
-    /// told without the task's story.
+    /// told without the task's report.
     async fn is_cleared_alone(
         &mut self,
         payload: &Bytes,
@@ -411,7 +411,7 @@ impl Task {
             return Ok(false);
         }
         let would = judge.replay.would(leaf, &entry, None);
-        // If it would not be, something has happened that the story shows.
+        // If it would not be, something has happened that the report shows.
         let state = would
             .ok()
             .and_then(|would| would.intent)
@@ -427,7 +427,7 @@ impl Task {
         let asked = Instant::now();
         let trust = self.ledger.follow_trust().await?;
         if trust.registry().policy().is_some() {
-            // The story is needed for each act.
+            // The report is needed for each act.
             return Ok(None);
         }
         let own = [Some(opened), self.closed.as_ref()].into_iter().flatten();
@@ -444,7 +444,7 @@ impl Task {
         Ok(Some(Judge { replay, asked }))
     }
 
-    /// Checks that the task's story clears the Intent, whatever else the server says of it. Returns
+    /// Checks that the task's report clears the Intent, whatever else the server says of it. Returns
     /// the Clearance, if one had to be written.
     async fn is_cleared(&mut self, leaf: LeafIndex) -> Result<Option<LeafIndex>, ActError> {
         let judged = self.ledger.judged_task(self.id).await?;
@@ -474,7 +474,7 @@ impl Task {
             let opened = verdict
                 .info
                 .opened_leaf
-                .and_then(|leaf| judged.told.entry(leaf));
+                .and_then(|leaf| judged.report.entry(leaf));
             let own = |entry: &super::ProvenStatement| entry.author != v1::Author::Batched;
             let opened = opened.filter(|entry| own(entry));
             self.opened = opened.map(|opened| (opened.index.get(), opened.entry.clone()));

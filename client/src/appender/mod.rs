@@ -4,7 +4,7 @@
 //! bytes. A task owns the stream (`task.rs`); what it holds of each request until all of its
 //! statements have a receipt or a final rejection is in `request.rs`.
 //!
-//! What was sent and has no receipt is sent again, in order, after a lost connection, and when the
+//! Statements without a receipt are sent again, in order, after a lost connection, and when the
 //! server says that it expects an earlier statement which is still held (go-back-N). Strict
 //! sequences make that safe: what was recorded comes back as a duplicate with its first receipt.
 
@@ -25,25 +25,26 @@ use tokio::{
 
 use crate::{
     answer::Answer,
+    append::check_request,
     error::{Error, InputError},
-    ledger::{Ledger, check_request},
+    ledger::Ledger,
     signing::{Signing, Statement, follows},
 };
 use request::Request;
 use task::Task;
 
-/// How much may be under way.
+/// The bounds on what may be under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppenderOptions {
     /// Requests without an answer; at least 1.
     pub requests_in_flight_max: usize,
     /// Payload bytes without an answer. A single request may be larger; it then goes alone.
     pub bytes_in_flight_max: usize,
-    /// Whether every receipt shall come with an inclusion proof.
+    /// True if every receipt shall come with an inclusion proof.
     pub with_proofs: bool,
-    /// How long the oldest request may wait for its answer before the connection is given up.
+    /// The time after which the connection is given up if the oldest request has no answer.
     pub answer_timeout_ms: u64,
-    /// How the statements are signed.
+    /// The way of signing.
     pub signing: Signing,
 }
 
@@ -151,7 +152,7 @@ impl Appender {
     /// ([`Ledger::flush`]).
     ///
     /// # Errors
-    /// What ended the appender, or [`Ledger::flush`].
+    /// The failure that ended the appender, or the one of [`Ledger::flush`].
     pub async fn finish(self) -> Result<(), Error> {
         drop(self.requests);
         self.task.await.map_err(|_| Error::Ended)??;

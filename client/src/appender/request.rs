@@ -1,4 +1,4 @@
-//! What is held of a request until each of its statements has a result.
+//! A request, held until each of its statements has a result.
 
 use std::collections::HashSet;
 
@@ -27,8 +27,8 @@ pub(super) struct Request {
     results: Vec<Option<Appended>>,
     /// Positions of the statements that were sent last and have no result.
     open: Vec<usize>,
-    /// What was sent last for the open statements; empty if they have to be put together anew.
-    /// What goes out again goes out as the same bytes.
+    /// The envelopes that were sent last for the open statements; empty if they must be made anew.
+    /// Statements that are sent again are sent as the same bytes.
     envelopes: Vec<v1::Envelope>,
     /// The rejections of the last round, for the open positions; empty if none.
     set_back: Vec<Rejection>,
@@ -36,18 +36,18 @@ pub(super) struct Request {
     pub(super) base: Option<SignedHead>,
     head: Option<TreeHead>,
     witnessed_size: u64,
-    /// Who waits, each for so many of the statements, in order.
+    /// The waiting callers, each with the number of its statements, in order.
     replies: Vec<(usize, oneshot::Sender<Result<Answer, Error>>)>,
     /// Given back when the request is dropped, answered or not.
     permits: Vec<[OwnedSemaphorePermit; 2]>,
 }
 
-/// What one answer did to a request.
+/// The effect of one answer on a request.
 #[derive(Debug)]
 pub(super) struct Progress {
     /// Statements that have a result now.
     pub(super) resolved: usize,
-    /// Where the server wants to go back to, if it does.
+    /// The position to which the server wants to go back.
     pub(super) back_to: Option<Place>,
 }
 
@@ -105,7 +105,7 @@ impl Request {
         Ok(())
     }
 
-    /// What is to be sent: the statements without a result, as before if they went out before.
+    /// Returns the envelopes to send: the statements without a result, as before if they were sent before.
     pub(super) fn seal(&mut self, signing: &Signing) -> Result<Vec<v1::Envelope>, BatchError> {
         if self.envelopes.is_empty() {
             let open: Vec<_> = self
@@ -118,7 +118,7 @@ impl Request {
         Ok(self.envelopes.clone())
     }
 
-    /// What was sent last.
+    /// Returns the envelopes that were sent last.
     pub(super) fn envelopes(&self) -> &[v1::Envelope] {
         &self.envelopes
     }
@@ -343,7 +343,7 @@ impl Request {
     }
 }
 
-/// Whether an item is refused for a reason of its own.
+/// Returns true if an item is refused for a reason of its own.
 fn is_culprit(item: &Appended) -> bool {
     matches!(item, Appended::Rejected(rejection) if rejection.reason() != Reason::BatchRefused)
 }

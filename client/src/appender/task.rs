@@ -30,7 +30,7 @@ pub(super) struct Task {
     signing: Signing,
     answer_timeout: Duration,
     requests_max: usize,
-    /// What callers hand over; `None` once they are done.
+    /// The requests of the callers; `None` once they are done.
     incoming: Option<mpsc::Receiver<Request>>,
     /// Taken from `incoming`, but does not continue the batch before it.
     next_request: Option<Request>,
@@ -47,13 +47,13 @@ struct Stream {
     answers: Streaming<v1::AppendResponse>,
 }
 
-/// How a stream's life ended, unless all work is done.
+/// The end of a stream, unless all work is done.
 enum End {
     Lost(Status),
     Failed(Error),
 }
 
-/// What happens next on a stream.
+/// The next event on a stream.
 enum Next {
     Answer(v1::AppendResponse),
     Request(Box<Request>),
@@ -121,7 +121,7 @@ impl Task {
         request
     }
 
-    /// Whether more may go out now. While some batches are on their way, what comes waits and
+    /// Returns true if more may go out now. While some batches are on their way, what comes waits and
     /// becomes the next one: batches grow under load, and when nothing is under way nothing waits.
     fn may_send(&self) -> bool {
         !self.signing.is_batch() || self.sent.len() < BATCHES_IN_FLIGHT_MAX
@@ -253,7 +253,7 @@ impl Task {
             }
         };
         let shared = &self.ledger.shared;
-        request.base = shared.name_base();
+        request.base = shared.trusted_head();
         let message = shared.request(envelopes, request.base.as_ref(), self.with_proofs);
         self.sent.push_back(request);
         requests
@@ -272,7 +272,7 @@ impl Task {
                 answer,
                 request.envelopes(),
                 request.base.as_ref(),
-                self.with_proofs && self.ledger.shared.belief.is_some(),
+                self.with_proofs && self.ledger.shared.tracker.is_some(),
             )
             .await;
         let read = match read {
@@ -307,10 +307,10 @@ impl Task {
         if progress.resolved > 0 {
             self.backoff.reset();
         }
-        self.ledger.settle_if_due();
+        self.ledger.link_heads_if_due();
         if let Some((session, expected)) = progress.back_to {
             let event = Event::WentBack { session, expected };
-            self.ledger.shared.observer.tell(&event);
+            self.ledger.shared.observer.report(&event);
         }
         if request.is_complete() {
             request.complete();

@@ -1,4 +1,4 @@
-//! Whether a customer said yes.
+//! A customer's yes.
 
 /// A yes at the beginning.
 const FIRST: [&str; 6] = ["yes", "yeah", "yep", "yup", "confirmed", "confirming"];
@@ -11,7 +11,7 @@ const DOUBT: [&str; 23] = [
     "actually", "unsure", "stop",
 ];
 
-/// Whether a message is a clear yes to what was asked before it: it begins with one, or holds a
+/// Returns true if a message is a clear yes to what was asked before it: it begins with one, or holds a
 /// phrase that is one, and neither doubts, limits nor asks anything. Rather misses a yes than
 /// makes one up: what it finds is recorded as somebody's claim that a customer agreed.
 pub(super) fn is_yes(message: &str) -> bool {

@@ -21,10 +21,10 @@ const FAILURES: [&str; 11] = [
     "err:",
     "the user doesn't want to proceed with this tool use",
 ];
-/// Where objects put what came back, beside what they say of it.
+/// The names under which objects hold the data that came back.
 const WITHIN: [&str; 4] = ["json", "result", "output", "response"];
 
-/// Whose flags they are.
+/// The owner of the flags.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Of {
     /// The message's or part's, which are there to say it: each has to be understood.
@@ -33,7 +33,7 @@ enum Of {
     Content,
 }
 
-/// Whether a result says that its call failed. `fields` are those of the message or part that it
+/// Returns true if a result says that its call failed. `fields` are those of the message or part that it
 /// stands in, `content` is what came back, and `bytes` is that as it is kept.
 ///
 /// # Errors
@@ -114,7 +114,7 @@ fn of_part(fields: &Map<String, Value>) -> Option<bool> {
     worst(told.into_iter().flatten())
 }
 
-/// What flags say, if there are any: one that tells of a failure outweighs the others.
+/// Returns the meaning of the flags, if there are any: one that tells of a failure outweighs the others.
 fn flags(fields: &Map<String, Value>, of: Of) -> Result<Option<bool>, String> {
     let is_message = of == Of::Message;
     let unclear = |name: &str, value: &Value| {
@@ -226,7 +226,7 @@ fn worst(told: impl Iterator<Item = bool>) -> Option<bool> {
     told.reduce(|a, b| a || b)
 }
 
-/// Whether a text begins as messages of failures do: "Error: ...", "error 404", "Error executing
+/// Returns true if a text begins as messages of failures do: "Error: ...", "error 404", "Error executing
 /// ...", "ValueError: ...", "Unexpected error: ...", a traceback. A word that only begins so, as in
 /// "ErrorLog.txt:12", is none.
 fn begins_as_failure(text: &str) -> bool {

@@ -168,7 +168,7 @@ const MAY_BE_DONE: [&str; 12] = [
     "schemas",
     "specs",
 ];
-/// The same, by whole names.
+/// Does the same by whole names.
 const DEFINITIONS: [&str; 2] = ["tools", "functions"];
 
 /// Refuses a message with a field that is not read and may be an act.

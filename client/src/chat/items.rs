@@ -8,7 +8,7 @@ use super::{
     parts,
 };
 
-/// What a kind of item is.
+/// The meaning of a kind of item.
 enum Kind {
     /// A call: the tool's name if the item does not name it, and the fields of its arguments.
     Call(Option<&'static str>, &'static [&'static str]),
@@ -54,7 +54,7 @@ fn kind(name: &str) -> Option<Kind> {
     })
 }
 
-/// Whether a type is that of such an item.
+/// Returns true if a type is that of such an item.
 pub(super) fn is_known(name: &str) -> bool {
     kind(name).is_some()
 }

@@ -26,7 +26,7 @@ use crate::{
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
-/// How long a grant is good for. Long enough for an import; the first ones count from the receive
+/// The validity of a grant. Long enough for an import; the first ones count from the receive
 /// time of their task's opening on: as the ledger says that time again with every duplicate, a second
 /// import makes the same grants without anything kept here.
 const GRANT_US: i64 = 24 * 60 * 60 * 1_000_000;
@@ -37,15 +37,15 @@ pub(super) const FROM_KEY: &str = "import.from";
 /// Statements that can be recorded together: what comes behind them needs the place of the last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
-    /// Who says them.
+    /// The speaker of the statements.
     pub speaker: Speaker,
     /// Consecutive statements of one session; at least one.
     pub statements: Vec<Made>,
-    /// What they commit to and may be kept, in the same order.
+    /// The contents that they commit to and that may be kept, in the same order.
     pub contents: Vec<PartContent>,
 }
 
-/// Who speaks in a part.
+/// The speaker of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speaker {
     /// [`Import::producer`].
@@ -65,14 +65,14 @@ pub struct PartContent {
     pub content: Bytes,
 }
 
-/// Where the last statement of a part was recorded.
+/// The place of the last statement of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recorded {
     /// Its position in the log.
     pub leaf_index: LeafIndex,
     /// Hash of its entry.
     pub leaf_hash: Hash,
-    /// When the ledger admitted it.
+    /// The time at which the ledger admitted it.
     pub received_at: Micros,
 }
 
@@ -95,7 +95,7 @@ pub struct Making<'a> {
     model: &'a str,
     session: Session,
     task: TaskId,
-    /// What is still to be said, in order.
+    /// The rest of the run, in order.
     steps: VecDeque<Step<'a>>,
     left_out: Vec<LeftOut>,
     counts: Counts,
@@ -150,7 +150,7 @@ impl<'a> Making<'a> {
         }
     }
 
-    /// What was made so far.
+    /// Returns the counts so far.
     #[must_use]
     pub const fn counts(&self) -> Counts {
         self.counts

@@ -4,12 +4,12 @@ use serde_json::{Map, Value};
 
 use super::{calls, canonical::canonical_json, failure, fields, items, parts, wrapped};
 
-/// Who speaks.
+/// The speaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Whoever runs the agent: `system` or `developer`.
     System,
-    /// Whom it works for.
+    /// The user that it works for.
     User,
     /// The agent.
     Assistant,
@@ -22,21 +22,21 @@ pub enum Role {
 /// One message.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message {
-    /// Who speaks.
+    /// The speaker.
     pub role: Role,
     /// Calls and results, in their order.
     pub acts: Vec<Act>,
-    /// Where it stands, for example `messages[3]`.
+    /// Its position, for example `messages[3]`.
     pub place: String,
-    /// What is said, if that is text and nothing else.
+    /// The content, if it is text and nothing else.
     text: Option<String>,
-    /// What is said, if that is not text alone.
+    /// The content, if it is not text alone.
     content: Value,
     /// The whole message as it was read.
     whole: Value,
 }
 
-/// What is done in a message.
+/// An act in a message.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Act {
     /// An agent calls a tool.
@@ -60,7 +60,7 @@ pub struct ToolCall {
     pub(super) whole: Value,
 }
 
-/// What came of a call.
+/// The result of a call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ToolResult {
     /// The id of the call, if it names one.
@@ -71,13 +71,13 @@ pub struct ToolResult {
     pub answers_last: bool,
     /// Of a text, or of parts that are texts, exactly that; of anything else canonical JSON.
     pub content: Vec<u8>,
-    /// Whether the content is text.
+    /// True if the content is text.
     pub is_text: bool,
     /// The call failed.
     pub failed: bool,
 }
 
-/// What a model's text begins an act with, where it writes its calls into what it says.
+/// The text that begins an act, where a model writes its calls into its text.
 const WRITTEN_CALLS: [&str; 8] = [
     "<tool_call>",
     "<tool_calls>",
@@ -204,7 +204,7 @@ impl Message {
         self
     }
 
-    /// What is said, if that is text and nothing else.
+    /// The content, if it is text and nothing else.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         self.text.as_deref()
@@ -243,7 +243,7 @@ impl ToolCall {
         canonical_json(&self.whole)
     }
 
-    /// Whether the same is said of it there.
+    /// Returns true if the same is said of it there.
     pub(super) fn is(&self, other: &Self) -> bool {
         let arguments = |call: &Self| match call.arguments.trim() {
             "" => serde_json::json!({}),
@@ -285,7 +285,7 @@ impl ToolCall {
 /// Under which names arguments stand.
 pub(super) const ARGUMENTS: [&str; 5] = ["arguments", "args", "input", "parameters", "kwargs"];
 
-/// Whether a message of a role may have this type.
+/// Returns true if a message of a role may have this type.
 fn goes_with(role: &str, kind: &str) -> bool {
     let is_result = matches!(kind, "tool_result" | "tool-result" | "tool_response");
     matches!(
@@ -295,7 +295,7 @@ fn goes_with(role: &str, kind: &str) -> bool {
         || (is_result && matches!(role, "tool" | "function"))
 }
 
-/// What is said: under `content`, or in parts.
+/// Returns the content: under `content`, or in parts.
 fn content(fields: &Map<String, Value>) -> Result<&Value, String> {
     let content = fields.get("content").unwrap_or(&Value::Null);
     match (content, fields.get("parts")) {

@@ -77,14 +77,14 @@ const TASK_CONTEXT: &str = "deed.v1 import chat task nonce 2";
 const GRANT_CONTEXT: &str = "deed.v1 import chat grant session nonce 2";
 const CLAIMED_GRANT_CONTEXT: &str = "deed.v1 import chat claimed grant session nonce 2";
 
-/// What all runs of an import have in common.
+/// The settings that all runs of an import share.
 #[derive(Clone)]
 pub struct Import {
     /// For which ledger.
     pub ledger_id: LedgerId,
-    /// Who speaks, and whose acts they are: a URI, none that begins with `deed:`.
+    /// The producer of the statements and the acts: a URI that does not begin with `deed:`.
     pub producer: String,
-    /// Who lets it act.
+    /// The author of the grants.
     pub grantor: Grantor,
     /// The one that claims the grants of an import for which no authority makes them: an earlier
     /// import of the same run may have been such a one. Looked at with [`Grantor::Authority`]
@@ -95,14 +95,14 @@ pub struct Import {
     pub secret: [u8; 32],
     /// Name of the model, for runs that do not name one; may be empty.
     pub model: String,
-    /// How much harm the tasks may do.
+    /// The risk tier of the tasks.
     pub risk_tier: v1::RiskTier,
     /// The runs are over: their tasks and sessions are closed behind their last message, and they do
     /// not grow any more.
     pub runs_are_over: bool,
 }
 
-/// What a run comes to.
+/// The statements of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Checked {
     /// Statements, grants among them; none if nothing is to be recorded yet: there is no user's
@@ -114,7 +114,7 @@ pub struct Checked {
     pub left_out: Vec<LeftOut>,
 }
 
-/// Who makes the grants of an import.
+/// The author of the grants of an import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Grantor {
     /// An authority of the ledger, which signs them.
@@ -123,7 +123,7 @@ pub enum Grantor {
     Claimed(String),
 }
 
-/// What is in one run, or in many.
+/// The counts of one run, or of many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     /// Grants: none for a run without tool calls.
@@ -136,7 +136,7 @@ pub struct Counts {
     pub outcomes: u64,
     /// Outcomes with status failed.
     pub failures: u64,
-    /// What the outcomes changed.
+    /// Effects of the outcomes.
     pub effects: u64,
     /// Tool calls without a result: an Intent, and no Outcome, since nobody said what came of it.
     pub unanswered: u64,
@@ -158,7 +158,7 @@ impl std::ops::AddAssign for Counts {
 }
 
 impl Grantor {
-    /// Who speaks in the grants.
+    /// The producer of the grants.
     #[must_use]
     pub fn producer(&self) -> &str {
         match self {

@@ -42,7 +42,7 @@ const SHOWN: [&str; 27] = [
 /// A content, read.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
-    /// What is said, if that is text and nothing else.
+    /// The content, if it is text and nothing else.
     pub(super) text: Option<String>,
     /// All text in it.
     pub(super) said: String,
@@ -110,7 +110,7 @@ pub(super) fn read(content: &Value) -> Result<Parts, String> {
     })
 }
 
-/// Whether any of the parts is a call or a result.
+/// Returns true if any of the parts is a call or a result.
 pub(super) fn has_acts(content: &Value) -> bool {
     let Value::Array(all) = content else {
         return false;

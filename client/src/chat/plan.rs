@@ -1,4 +1,4 @@
-//! What a run comes to: its statements in order, and which result answers which call.
+//! The plan of a run: its statements in order, and which result answers which call.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -21,7 +21,7 @@ const GRANT_ACTIONS_MAX: usize = 64;
 /// A grant is not used any more this long before it ends.
 const GRANT_MARGIN_US: i64 = 60 * 60 * 1_000_000;
 
-/// What a ledger has of a run from imports before this one.
+/// The part of a run that earlier imports recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Earlier {
     /// The sequence that the run's session takes next.
@@ -30,7 +30,7 @@ pub struct Earlier {
     pub grants: Vec<Given>,
     /// The last statement of the session in which this import's grantor speaks, if there is one.
     pub granted: Option<(Sequence, PayloadDigest)>,
-    /// When it was asked: a grant that has ended by then lets nothing new be done.
+    /// The time of the query: a grant that has ended by then permits no new act.
     pub at: Micros,
 }
 
@@ -39,20 +39,20 @@ pub struct Earlier {
 pub struct Given {
     /// Hash of its entry.
     pub leaf_hash: Hash,
-    /// What it lets be done.
+    /// The permitted actions.
     pub actions: Vec<String>,
     /// It is named by Intents from this sequence on.
     pub from: Sequence,
-    /// When it ends.
+    /// Its end.
     pub expires: Micros,
 }
 
 /// A result that is left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {
-    /// Where it stands, for example `messages[4]`.
+    /// Its position, for example `messages[4]`.
     pub place: String,
-    /// Why.
+    /// The reason.
     pub reason: &'static str,
 }
 
@@ -98,7 +98,7 @@ struct Planner<'a, 'e> {
     turn_is_over: bool,
     waiting: Vec<Waiting<'a>>,
     handed_over: bool,
-    /// What the agent said last, and the same if the customer's last word was a yes to it.
+    /// The agent's last text, and the same if the customer's last word was a yes to it.
     shown: Option<&'a Message>,
     agreed: Option<&'a Message>,
     /// Actions that no grant covers yet, in the order of their first use.
@@ -145,7 +145,7 @@ impl Given {
     }
 }
 
-/// Whether what ends then is still good for an import that begins now.
+/// Returns true if what ends then is still good for an import that begins now.
 pub(super) const fn lasts(end: Micros, now: Micros) -> bool {
     end.get() > now.get().saturating_add(GRANT_MARGIN_US)
 }
@@ -259,7 +259,7 @@ impl<'a> Planner<'a, '_> {
         }
     }
 
-    /// Which waiting call a result answers. By its id, and as ids repeat in real transcripts, the
+    /// Returns the waiting call that a result answers. By its id, and as ids repeat in real transcripts, the
     /// newest turn's first call that has it. Without one by the order within the newest turn. Never
     /// any other: an outcome that is given to another act is a lie about both.
     fn answered(&self, result: &ToolResult) -> Result<usize, &'static str> {

@@ -1,4 +1,4 @@
-//! What calls of tools act on, and what they change.
+//! The resources that calls of tools act on, and their effects.
 
 use deed_evidence::LedgerId;
 use deed_proto::v1;
@@ -9,7 +9,7 @@ use super::message::ToolCall;
 /// BLAKE3 context. Never changes: a customer would get another name.
 const USER_CONTEXT: &str = "deed.v1 import chat user";
 
-/// What a grant for an import covers: everything that [`Acting::resource`] can say. Ascending.
+/// The resources that a grant for an import covers: everything that [`Acting::resource`] can return. Ascending.
 pub(super) const RESOURCES: [&str; 4] = ["flights/*", "reservations/*", "tools/*", "users/*"];
 
 /// In what the amounts of the tools below are. Their transcripts speak of dollars throughout.
@@ -54,7 +54,7 @@ impl Mutation {
     }
 }
 
-/// Whether a tool changes something that the customer has to agree to.
+/// Returns true if a tool changes something that the customer has to agree to.
 pub(super) fn changes_something(tool: &str) -> bool {
     Mutation::of(tool).is_some()
 }
@@ -66,7 +66,7 @@ pub(super) struct Pseudonyms<'a> {
 }
 
 impl Pseudonyms<'_> {
-    /// The same for the same user in all imports with the same secret; tells nothing without it.
+    /// A pseudonym: the same for the same user in all imports with the same secret; it says nothing without it.
     fn user(&self, id: &str) -> String {
         let key = blake3::derive_key(USER_CONTEXT, self.secret);
         let mut hasher = blake3::Hasher::new_keyed(&key);
@@ -80,10 +80,10 @@ impl Pseudonyms<'_> {
 
 /// A call as an act.
 pub(super) struct Acting {
-    /// What it acts on: `reservations/<id>`, `users/<pseudonym>`, `flights/<from>-<to>`, or
+    /// The resource: `reservations/<id>`, `users/<pseudonym>`, `flights/<from>-<to>`, or
     /// `tools/<tool>` where the arguments tell nothing that may stand in clear.
     pub(super) resource: String,
-    /// What it moves, where the arguments say so.
+    /// The amount that it moves, if the arguments say so.
     pub(super) amount: Option<v1::Amount>,
     mutation: Option<Mutation>,
 }
@@ -112,7 +112,7 @@ impl Acting {
         }
     }
 
-    /// What a call changed that succeeded with this result.
+    /// Returns the effects of a call that succeeded with this result.
     pub(super) fn effects(self, result: &[u8]) -> Vec<v1::Effect> {
         let Some(mutation) = self.mutation else {
             return Vec::new();

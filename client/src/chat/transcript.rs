@@ -18,17 +18,17 @@ pub struct Transcript {
     pub messages: Vec<Message>,
 }
 
-/// Why a record is no transcript.
+/// The reason why a record is no transcript.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{reason}")]
 pub struct TranscriptError {
     /// The run, if it could be read that far.
     pub run_id: Option<String>,
-    /// What is wrong, and where.
+    /// The reason, with its position.
     pub reason: String,
 }
 
-/// What a run's own instructions are called, where they stand beside the messages: by Anthropic's
+/// The names of a run's own instructions, where they stand beside the messages: by Anthropic's
 /// messages, by OpenAI's responses and by Gemini.
 const INSTRUCTIONS: [&str; 4] = [
     "system",
@@ -36,7 +36,7 @@ const INSTRUCTIONS: [&str; 4] = [
     "systemInstruction",
     "system_instruction",
 ];
-/// Where messages stand, in this order: a request's, and an answer's behind them.
+/// The names under which messages stand, in this order: a request's, and an answer's behind them.
 const MESSAGES: [&str; 5] = ["messages", "contents", "input", "items", "output"];
 
 impl Transcript {

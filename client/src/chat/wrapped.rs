@@ -7,7 +7,7 @@ use super::{fields, message::text};
 /// The speaker of a message, and the message.
 type Spoken<'m> = (&'static str, &'m Map<String, Value>);
 
-/// Who speaks in a message of this type, or of this class.
+/// Returns the speaker of a message of this type, or of this class.
 pub(super) fn speaker(kind: &str) -> Option<&'static str> {
     let kind = kind.strip_suffix("Chunk").unwrap_or(kind);
     Some(match kind {

@@ -1,4 +1,4 @@
-//! Where a JSON value ends.
+//! The end of a JSON value.
 
 /// Brackets within brackets that are followed, as serde_json does.
 const DEPTH_MAX: usize = 128;
@@ -40,7 +40,7 @@ enum Expects {
     Word,
 }
 
-/// What a byte is to the value under way.
+/// The meaning of a byte for the value under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     /// Part of it.
@@ -191,7 +191,7 @@ const fn is_of_word(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    /// How many bytes a value takes, or where it goes wrong.
+    /// Returns the length of a value, or the position of its first wrong byte.
     fn ends(text: &str) -> Result<usize, usize> {
         let mut grammar = Grammar::new();
         for (at, byte) in text.bytes().enumerate() {

@@ -1,9 +1,9 @@
-//! How records of a list begin.
+//! The begin of the records of a list.
 
 /// Bytes of it that count.
 const SHAPE_BYTES: usize = 32;
 
-/// What the records of a list begin with: the name of the first one's first member, and of several what
+/// The text that the records of a list begin with: the name of the first one's first member, and of several what
 /// they have in common.
 #[derive(Debug, Default)]
 pub(super) struct Shape {
@@ -54,7 +54,7 @@ impl Shape {
     }
 }
 
-/// How long the begin of an object is up to the colon behind its first name; 0 if it has none.
+/// Returns the length of an object up to the colon behind its first name; 0 if it has none.
 fn name_len(text: &[u8]) -> usize {
     let find = || {
         let quote = text.iter().position(|byte| *byte == b'"')?;

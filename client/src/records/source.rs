@@ -64,7 +64,7 @@ pub(super) struct Bytes<'a> {
     again: Vec<u8>,
     /// Bytes that are passed, but for those given back.
     position: u64,
-    /// Why there are no more, if it is not the end.
+    /// The failure that ended the bytes, if it is not the end.
     failure: Option<io::Error>,
     is_over: bool,
 }
@@ -124,17 +124,17 @@ impl<'a> Bytes<'a> {
         seen == bytes
     }
 
-    /// How far reading is.
+    /// Returns the position of reading.
     pub(super) const fn position(&self) -> u64 {
         self.position
     }
 
-    /// Whether reading ended before the end, and nobody was told yet.
+    /// Returns true if reading ended before the end, and nobody was told yet.
     pub(super) const fn has_failed(&self) -> bool {
         self.failure.is_some()
     }
 
-    /// Why reading ended before the end; once.
+    /// Returns the failure that ended reading before the end, once.
     pub(super) fn failure(&mut self) -> Option<io::Error> {
         self.failure.take()
     }

@@ -18,37 +18,37 @@
 //!
 //! The calls here wait for the disk. In async code wrap them (`tokio::task::block_in_place`).
 
+mod error;
+mod files;
 mod journal;
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
+    fs, io,
+    path::Path,
 };
 
 use deed_evidence::{
-    CommitmentDigest, KeyId, LedgerId, Nonce, PayloadDigest, Sequence, SessionId, WireError,
+    CommitmentDigest, KeyId, LedgerId, Nonce, PayloadDigest, Sequence, SessionId,
     commitment::{Salt, digest_of},
     statement::{self, BodyKind},
 };
-use deed_tlog::Hash;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
-use thiserror::Error;
 
+pub use self::{error::SessionError, files::StoredAbout};
+use self::{
+    files::{Lock, SessionFile, compare, directory, lock, read_about, write_about},
+    journal::{Journal, Record},
+};
 use crate::{
-    session::{RandomError, Session, random_nonce},
+    session::{Session, random_nonce},
     signing::{Signing, Statement},
     trust::StateDir,
 };
-use journal::{Journal, Record};
 
 /// A journal that has nothing left is begun anew beyond this size.
 const JOURNAL_BYTES_MAX: u64 = 1024 * 1024;
 
-/// When a statement counts as kept.
+/// The moment from which a statement counts as kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Sync {
     /// After it is on disk: a power failure loses nothing that was taken.
@@ -56,140 +56,6 @@ pub enum Sync {
     Each,
     /// After the system has it: a killed process loses nothing, a power failure may.
     System,
-}
-
-/// A session that cannot be kept, or not go on.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum SessionError {
-    /// The file system refuses.
-    #[error("cannot {action} {}: {reason}", path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// Where.
-        path: PathBuf,
-        /// What the system says.
-        reason: String,
-    },
-    /// A file does not hold what was written there.
-    #[error(
-        "{} is damaged at byte {offset}; begin a session of another name, and keep this file to \
-         see what was not acknowledged", path.display()
-    )]
-    Damaged {
-        /// Which file.
-        path: PathBuf,
-        /// Where.
-        offset: u64,
-    },
-    /// Another process uses it.
-    #[error("session {name:?} is used by another process; wait for that, or use another name")]
-    InUse {
-        /// Its name.
-        name: String,
-    },
-    /// It is somebody else's.
-    #[error(
-        "session {name:?} was begun with another {what} ({kept}, now {found}); use another name \
-         for a session of its own"
-    )]
-    Other {
-        /// Its name.
-        name: String,
-        /// What differs.
-        what: &'static str,
-        /// As it was begun.
-        kept: String,
-        /// As it is wanted now.
-        found: String,
-    },
-    /// A statement that is not the next one of this session.
-    #[error(
-        "the statement is not the next one of this session: its {what} is {found}, not {wanted}"
-    )]
-    NotNext {
-        /// What differs.
-        what: &'static str,
-        /// Found in the statement.
-        found: String,
-        /// Wanted.
-        wanted: String,
-    },
-    /// Nothing comes after SessionClosed.
-    #[error("session {name:?} is closed; begin one of another name")]
-    Closed {
-        /// Its name.
-        name: String,
-    },
-    /// No statement.
-    #[error(transparent)]
-    Statement(#[from] WireError),
-    /// No random bytes for its id.
-    #[error(transparent)]
-    Random(#[from] RandomError),
-}
-
-impl SessionError {
-    fn io(action: &'static str, path: &Path, error: &io::Error) -> Self {
-        Self::Io {
-            action,
-            path: path.to_owned(),
-            reason: error.to_string(),
-        }
-    }
-}
-
-/// Whose session it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SessionFile {
-    name: String,
-    ledger_id: String,
-    producer: String,
-    session: String,
-    /// The nonce that the session is derived from; `None` in one that version 0.1 began.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    nonce: Option<String>,
-    /// `none`, `each` or `batch`: a statement that is sent again must be sent as before.
-    signing: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    key_id: Option<String>,
-}
-
-/// Whose session it is, and how it is signed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct StoredAbout {
-    /// Its name here.
-    pub name: String,
-    /// Its id in the ledger.
-    pub id: SessionId,
-    /// Which ledger it is of.
-    pub ledger_id: LedgerId,
-    /// Who speaks in it.
-    pub producer: String,
-    /// `none`, `each` or `batch`.
-    pub signing: String,
-    /// The key that signs it.
-    pub key_id: Option<String>,
-}
-
-impl StoredAbout {
-    /// `None` if an id in the file is none.
-    fn new(about: SessionFile) -> Option<Self> {
-        let (mut id, mut ledger_id) = ([0; SessionId::LEN], [0; Hash::LEN]);
-        hex::decode_to_slice(&about.session, &mut id).ok()?;
-        hex::decode_to_slice(&about.ledger_id, &mut ledger_id).ok()?;
-        Some(Self {
-            name: about.name,
-            id: SessionId::new(id),
-            ledger_id: LedgerId::new(Hash::new(ledger_id)),
-            producer: about.producer,
-            signing: about.signing,
-            key_id: about.key_id,
-        })
-    }
 }
 
 /// A statement without a receipt.
@@ -467,13 +333,13 @@ impl StoredSession {
         self.nonce
     }
 
-    /// Who speaks in it.
+    /// The producer.
     #[must_use]
     pub fn producer(&self) -> &str {
         &self.about.producer
     }
 
-    /// How it is signed: `none`, `each` or `batch`, and with which key.
+    /// Returns the way of signing (`none`, `each` or `batch`), and the id of the key.
     #[must_use]
     pub fn signing(&self) -> (&str, Option<&str>) {
         (&self.about.signing, self.about.key_id.as_deref())
@@ -524,7 +390,7 @@ impl StoredSession {
         self.acknowledged.0
     }
 
-    /// Whether its last statement was SessionClosed.
+    /// Returns true if its last statement was SessionClosed.
     #[must_use]
     pub const fn is_closed(&self) -> bool {
         self.closed
@@ -629,7 +495,7 @@ impl StoredSession {
         self.write_anew()
     }
 
-    /// What a statement is to this session, if it is its next.
+    /// Checks that a statement is the next one of this session.
     fn check(&self, statement: &Statement) -> Result<Unacknowledged, SessionError> {
         if self.closed {
             return Err(SessionError::Closed {
@@ -713,121 +579,6 @@ fn is_absent(error: &io::Error) -> bool {
 
 fn after(sequence: Sequence) -> Sequence {
     Sequence::new(sequence.get().saturating_add(1))
-}
-
-/// A readable name, and a hash that keeps names of the same reading apart.
-fn directory(state: &StateDir, ledger_id: LedgerId, name: &str) -> PathBuf {
-    let readable: String = name
-        .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || c == '-' {
-                c
-            } else {
-                '_'
-            }
-        })
-        .take(64)
-        .collect();
-    let mut hasher = Sha256::new();
-    hasher.update(ledger_id.as_bytes());
-    hasher.update(name.as_bytes());
-    let hash = hasher.finalize();
-    let sessions = state.path().join("sessions");
-    sessions.join(format!("{readable}-{}", hex::encode(&hash[..8])))
-}
-
-/// The lock, given back when dropped. Closing the file alone does not do that at once: a child that is
-/// being started has a copy of it for a moment.
-#[derive(Debug)]
-struct Lock(File);
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // If this fails, closing it gives it back.
-        let _ = self.0.unlock();
-    }
-}
-
-/// Makes the directory if needed, and takes the lock.
-fn lock(directory: &Path, name: &str) -> Result<Lock, SessionError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .map_err(|error| SessionError::io("make", directory, &error))?;
-    let path = directory.join("lock");
-    let failed = |action| {
-        let path = path.clone();
-        move |error: io::Error| SessionError::io(action, &path, &error)
-    };
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(failed("open"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Lock(file)),
-        Err(TryLockError::WouldBlock) => Err(SessionError::InUse {
-            name: name.to_owned(),
-        }),
-        Err(TryLockError::Error(error)) => Err(failed("lock")(error)),
-    }
-}
-
-fn read_about(path: &Path, bytes: &[u8]) -> Result<SessionFile, SessionError> {
-    serde_json::from_slice(bytes).map_err(|error| SessionError::Damaged {
-        path: path.to_owned(),
-        offset: error.column() as u64,
-    })
-}
-
-/// Whole or not at all, and there after a power failure.
-fn write_about(directory: &Path, path: &Path, about: &SessionFile) -> Result<(), SessionError> {
-    let failed = |action| move |error: io::Error| SessionError::io(action, path, &error);
-    let text = serde_json::to_vec_pretty(about).map_err(|error| failed("write")(error.into()))?;
-    let temporary = directory.join("session.new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)
-        .map_err(failed("make"))?;
-    file.write_all(&text).map_err(failed("write"))?;
-    file.sync_all().map_err(failed("sync"))?;
-    fs::rename(&temporary, path).map_err(failed("make"))?;
-    for directory in directory.ancestors().take(3) {
-        let synced = File::open(directory).and_then(|directory| directory.sync_all());
-        synced.map_err(failed("sync"))?;
-    }
-    Ok(())
-}
-
-fn compare(kept: &SessionFile, wanted: &SessionFile) -> Result<(), SessionError> {
-    let unsigned = || "none".to_owned();
-    let key = |about: &SessionFile| about.key_id.clone().unwrap_or_else(unsigned);
-    for (what, kept_value, found) in [
-        ("ledger", kept.ledger_id.clone(), wanted.ledger_id.clone()),
-        ("producer", kept.producer.clone(), wanted.producer.clone()),
-        (
-            "way of signing",
-            kept.signing.clone(),
-            wanted.signing.clone(),
-        ),
-        ("key", key(kept), key(wanted)),
-    ] {
-        if kept_value != found {
-            return Err(SessionError::Other {
-                name: kept.name.clone(),
-                what,
-                kept: kept_value,
-                found,
-            });
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

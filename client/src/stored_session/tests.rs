@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use bytes::Bytes;
 use deed_evidence::{LedgerId, Sequence, TaskId};
 use deed_proto::v1::{self, statement::Body};

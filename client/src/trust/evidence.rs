@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Pin;
 use crate::head::SignedHead;
 
-/// How a fork shows, strongest first.
+/// The kinds of forks, the strongest evidence first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ForkKind {
@@ -40,7 +40,7 @@ impl fmt::Display for ForkKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ForkEvidence {
-    /// How it shows.
+    /// The kind of contradiction.
     pub kind: ForkKind,
     /// The log.
     pub origin: String,
@@ -51,7 +51,7 @@ pub struct ForkEvidence {
     pub newer_vkey: Option<String>,
     /// Lower hex.
     pub ledger_id: String,
-    /// Where it was seen.
+    /// The server that showed it.
     pub server: String,
     /// Microseconds since 1970, by this machine's clock.
     pub seen_at_us: u64,

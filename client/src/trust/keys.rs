@@ -69,7 +69,7 @@ impl KnownKeys {
         Ok(())
     }
 
-    /// Whether `self` knows what `other` knows, and perhaps more.
+    /// Returns true if `self` knows what `other` knows, and perhaps more.
     #[must_use]
     pub fn continues(&self, other: &Self) -> bool {
         self.keys.all().starts_with(other.keys.all())

@@ -1,20 +1,21 @@
-//! What is believed of a ledger, and why.
+//! The trusted state of a ledger: pins, keys, heads, evidence.
 //!
 //! A ledger is pinned at first use: its log key and its id, checked against its genesis entry and
 //! that entry's inclusion. From then on every head is compared with what was trusted before, and
 //! signed by the pinned key or by one that it, or a successor of it, has handed over to.
 
 mod evidence;
+mod files;
 mod keys;
 mod pin;
 mod store;
-mod tips;
+mod unlinked;
 
 pub use evidence::{ForkEvidence, ForkKind};
 pub use keys::KnownKeys;
 pub use pin::Pin;
 pub use store::{Advance, StateDir, StoreError, TrustStore};
-pub(crate) use tips::{Contradiction, Refused, Tips};
+pub(crate) use unlinked::{Contradiction, Refused, UnlinkedHeads};
 
 use std::path::PathBuf;
 
@@ -22,7 +23,7 @@ use deed_evidence::{LedgerId, trust::HeadError};
 use deed_tlog::{CheckpointError, VerifyError};
 use thiserror::Error;
 
-/// Why a head, key or genesis entry is not believed.
+/// The reason why a head, key or genesis entry is not trusted.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum TrustError {
@@ -31,7 +32,7 @@ pub enum TrustError {
     Checkpoint {
         /// The pinned origin.
         origin: String,
-        /// What is wrong.
+        /// The reason.
         source: CheckpointError,
     },
     /// Signed by none of the keys that are known, and none of them has handed over.
@@ -52,7 +53,7 @@ pub enum TrustError {
     LogKey {
         /// The pinned origin.
         origin: String,
-        /// What is wrong.
+        /// The reason.
         source: HeadError,
     },
     /// A head that is shown for the handover to another key, and is none.
@@ -67,25 +68,25 @@ pub enum TrustError {
         origin: String,
         /// The newest key that is trusted.
         trusted: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// Entries that do not show that a key took over by an authority's will.
     #[error("what the server shows of the ledger's log keys does not hold: {reason}")]
     LogKeys {
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
     /// The genesis entry cannot be read.
     #[error("the server's genesis entry does not make sense: {reason}")]
     Genesis {
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
-    /// What the server says of the ledger differs from its genesis entry.
+    /// The server's description of the ledger differs from its genesis entry.
     #[error("the server says that the {what} is {claimed}, its genesis entry says {genesis}")]
     Contradiction {
-        /// Which field.
+        /// The field.
         what: &'static str,
         /// By the server.
         claimed: String,
@@ -98,13 +99,13 @@ pub enum TrustError {
          {pinned}. If the ledger was made anew on purpose, remove {remove}"
     )]
     OtherLedger {
-        /// Which field.
+        /// The field.
         what: &'static str,
         /// Found now.
         found: String,
         /// Trusted.
         pinned: String,
-        /// What to remove to forget it.
+        /// The file to remove to forget it.
         remove: String,
     },
     /// The key is not the one that was demanded.
@@ -120,7 +121,7 @@ pub enum TrustError {
     GenesisNotIncluded {
         /// The ledger.
         ledger_id: LedgerId,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
     /// Two signed heads that cannot both be true.
@@ -130,7 +131,7 @@ pub enum TrustError {
         kept_in.as_ref().map_or("memory only".to_owned(), |path| path.display().to_string())
     )]
     Fork {
-        /// How it shows.
+        /// The kind of contradiction.
         kind: ForkKind,
         /// Size of the smaller head.
         old_size: u64,
@@ -163,13 +164,13 @@ pub enum TrustError {
     Proof {
         /// Of what.
         what: String,
-        /// Why not.
+        /// The reason.
         source: VerifyError,
     },
     /// A batched statement that does not lead to a signature.
     #[error("the server's batch proof does not hold: {reason}")]
     BatchProof {
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
     /// A content that is not what was committed to.
@@ -177,41 +178,41 @@ pub enum TrustError {
     Content {
         /// The commitment's digest.
         commitment: String,
-        /// Why not.
+        /// The reason.
         reason: &'static str,
     },
     /// Trust statements that do not hang together.
     #[error("the server's trust chain does not hold: {reason}")]
     TrustChain {
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
-    /// A task's story that its own entries contradict.
-    #[error("the server's story of the task does not hold: {reason}")]
+    /// A task's report that its own entries contradict.
+    #[error("the server's report of the task does not hold: {reason}")]
     Task {
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
     /// An entry that is not what was searched for.
     #[error("the server answers leaf {index} to the search, but {reason}")]
     Found {
-        /// Which one.
+        /// The leaf, or the part.
         index: u64,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// An entry that nobody could have recorded.
     #[error("the entry at leaf {index} does not make sense: {reason}")]
     Entry {
-        /// Which one.
+        /// The leaf, or the part.
         index: u64,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
     /// A proof that is malformed.
     #[error("{what} is malformed")]
     MalformedProof {
-        /// Which one.
+        /// The leaf, or the part.
         what: &'static str,
     },
     /// A head of another size than asked for.
@@ -225,7 +226,7 @@ pub enum TrustError {
 }
 
 impl TrustError {
-    /// Why a head of the pinned ledger was not opened with these keys.
+    /// Returns the error for a head of the pinned ledger that these keys did not open.
     pub(crate) fn of_head(error: HeadError, pin: &Pin, known: &KnownKeys) -> Self {
         let origin = pin.origin.to_string();
         if error.is_unknown_key() {

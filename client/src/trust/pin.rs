@@ -6,7 +6,7 @@ use deed_tlog::{Origin, VerifierKey};
 
 use super::TrustError;
 
-/// Which ledger is trusted: its origin, its first log key, and its id. All of them are in the genesis
+/// The identity of a trusted ledger: its origin, its first log key, and its id. All of them are in the genesis
 /// entry and never change; [`KnownKeys`](super::KnownKeys) has the keys that came later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pin {

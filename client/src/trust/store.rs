@@ -1,4 +1,4 @@
-//! What is trusted, on disk: one directory for each origin.
+//! The trusted state on disk: one directory for each origin.
 //!
 //! ```text
 //! <state>/<origin>-<hash>/pin.json           origin, first log key, ledger id; written once
@@ -18,39 +18,42 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write as _},
+    io,
     path::{Path, PathBuf},
 };
 
 use deed_evidence::LedgerId;
 use deed_tlog::{Hash, LeafIndex, Origin, TreeHead, VerifierKey};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-use super::{ForkEvidence, KnownKeys, Pin};
+use super::{
+    ForkEvidence, KnownKeys, Pin,
+    files::{io_error, make_directory, read, read_json, to_json, write_new, write_replacing},
+};
 use crate::head::SignedHead;
 
-/// Why the state directory cannot be used.
+/// The reason why the state directory cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// The file system refuses.
     #[error("cannot {action} {}: {reason}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
-        /// Where.
+        /// The path.
         path: PathBuf,
-        /// What the system says.
+        /// The system's message.
         reason: String,
     },
     /// A file does not hold what was written there. Trust is not guessed.
     #[error("{} is damaged: {reason}; put it right or remove it to trust anew", path.display())]
     Damaged {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
     /// Another history of log keys is kept.
@@ -60,13 +63,13 @@ pub enum StoreError {
         path.display()
     )]
     OtherLogKeys {
-        /// Which file.
+        /// The file.
         path: PathBuf,
     },
     /// Other evidence stands under this name.
     #[error("{} holds other evidence already", path.display())]
     OtherEvidence {
-        /// Which file.
+        /// The file.
         path: PathBuf,
     },
 }
@@ -75,13 +78,13 @@ pub enum StoreError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateDir(PathBuf);
 
-/// What is trusted of one origin.
+/// The trusted state of one origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustStore {
     directory: PathBuf,
 }
 
-/// What became of the wish to store a head.
+/// The result of storing a head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Advance {
     /// It is stored, synced, and will be read by whoever comes next.
@@ -143,7 +146,7 @@ impl StateDir {
         &self.0
     }
 
-    /// What is trusted of `origin`.
+    /// Returns the store of `origin`.
     #[must_use]
     pub fn store(&self, origin: &Origin) -> TrustStore {
         TrustStore {
@@ -509,94 +512,4 @@ fn file_name(readable: &str, identity: &str) -> String {
     // A leading dot would hide it, or climb out of the directory.
     let readable = readable.trim_start_matches('.');
     format!("{readable}-{}", hex::encode(&Sha256::digest(identity)[..8]))
-}
-
-fn io_error(action: &'static str, path: &Path, error: &io::Error) -> StoreError {
-    StoreError::Io {
-        action,
-        path: path.to_owned(),
-        reason: error.to_string(),
-    }
-}
-
-fn make_directory(path: &Path) -> Result<(), StoreError> {
-    fs::create_dir_all(path).map_err(|error| io_error("make", path, &error))
-}
-
-fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(io_error("read", path, &error)),
-    }
-}
-
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
-    let Some(bytes) = read(path)? else {
-        return Ok(None);
-    };
-    serde_json::from_slice(&bytes)
-        .map(Some)
-        .map_err(|error| StoreError::Damaged {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        })
-}
-
-fn to_json(value: &impl Serialize) -> Vec<u8> {
-    // Strings, numbers and lists of them: serialising cannot fail.
-    let mut json = serde_json::to_vec_pretty(value).unwrap_or_default();
-    json.push(b'\n');
-    json
-}
-
-/// Writes a file that must not be there. Returns whether it was not.
-fn write_new(path: &Path, bytes: &[u8]) -> Result<bool, StoreError> {
-    // Complete under another name first: a crash must not leave half a file under this one.
-    let temporary = write_temporary(path, bytes)?;
-    let linked = fs::hard_link(&temporary, path);
-    let _ = fs::remove_file(&temporary);
-    match linked {
-        Ok(()) => sync_directory_of(path).map(|()| true),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(io_error("create", path, &error)),
-    }
-}
-
-/// Replaces a file by a whole new one, or not at all.
-fn write_replacing(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let temporary = write_temporary(path, bytes)?;
-    fs::rename(&temporary, path).map_err(|error| io_error("replace", path, &error))?;
-    // If we crash before this, the old file is there: an older trusted head, which is safe.
-    sync_directory_of(path)
-}
-
-fn write_temporary(path: &Path, bytes: &[u8]) -> Result<PathBuf, StoreError> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(
-        ".{}-{:08x}",
-        std::process::id(),
-        getrandom::u32().unwrap_or(0)
-    ));
-    let temporary = PathBuf::from(temporary);
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&temporary)
-        .and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        });
-    if let Err(error) = written {
-        let _ = fs::remove_file(&temporary);
-        return Err(io_error("write", &temporary, &error));
-    }
-    Ok(temporary)
-}
-
-fn sync_directory_of(path: &Path) -> Result<(), StoreError> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(|error| io_error("sync", directory, &error))
 }

@@ -7,9 +7,8 @@ use deed_client::{
 };
 use deed_evidence::{Nonce, TaskId};
 use deed_proto::v1::{self, FindingKind, IntentState, Severity, statement::Body};
+use deed_testkit::fake::{Fake, Lie};
 use deed_tlog::LeafIndex;
-
-use crate::fake::{Fake, Lie};
 
 const AGENT: &str = "spiffe://example.org/agent";
 

@@ -13,12 +13,10 @@ use deed_client::{
 };
 use deed_evidence::{Nonce, SessionId};
 use deed_proto::v1::{self, statement::Body};
+use deed_testkit::fake::{Fake, options};
 use tokio::sync::watch;
 
-use crate::{
-    fake::{Fake, options},
-    proxy::Proxy,
-};
+use crate::proxy::Proxy;
 
 /// Statements of a session of its own, `count` requests of `size` each.
 pub(crate) fn requests(ledger: &Ledger, id: u8, count: usize, size: usize) -> Vec<Vec<Bytes>> {

@@ -14,12 +14,10 @@ use deed_evidence::{
     statement::AUTHORITY_PRODUCER,
 };
 use deed_proto::v1::{self, statement::Body};
+use deed_testkit::fake::{Fake, Lie, authority_key};
 use deed_tlog::{LeafIndex, SigningKey};
 
-use crate::{
-    appending::{requests, session_of},
-    fake::{Fake, Lie, authority_key},
-};
+use crate::appending::{requests, session_of};
 
 struct Scene {
     fake: Fake,

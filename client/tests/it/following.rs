@@ -3,11 +3,9 @@
 use std::time::Duration;
 
 use deed_client::{Error, ErrorKind, HeadWatch, Ledger, StateDir, TrustError};
+use deed_testkit::fake::{Fake, Lie, options};
 
-use crate::{
-    fake::{Fake, Lie, options},
-    proxy::Proxy,
-};
+use crate::proxy::Proxy;
 
 /// An honest server with five leaves, and a client that trusts its head.
 async fn scene() -> (Fake, Ledger, tempfile::TempDir) {

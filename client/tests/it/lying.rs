@@ -6,12 +6,10 @@ use deed_client::{
     TrustError,
 };
 use deed_evidence::receipt::ReceiptError;
+use deed_testkit::fake::{Fake, Lie};
 use deed_tlog::{LeafIndex, VerifierKey};
 
-use crate::{
-    appending::requests,
-    fake::{Fake, Lie},
-};
+use crate::appending::requests;
 
 struct Scene {
     fake: Fake,

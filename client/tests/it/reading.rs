@@ -1,9 +1,10 @@
 //! Reading from an honest server.
 
 use deed_client::{Error, Leaf, StateDir};
+use deed_testkit::fake::Fake;
 use deed_tlog::{LeafIndex, TreeSize};
 
-use crate::{appending::requests, fake::Fake};
+use crate::appending::requests;
 
 #[tokio::test]
 async fn every_leaf_is_proven_in_every_tree() {
@@ -121,12 +122,12 @@ async fn nobody_there() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let error = deed_client::Ledger::connect(crate::fake::options(&url))
+    let error = deed_client::Ledger::connect(deed_testkit::fake::options(&url))
         .await
         .unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
     for url in ["127.0.0.1:7733", "", "ftp://x"] {
-        let error = deed_client::Ledger::connect(crate::fake::options(url))
+        let error = deed_client::Ledger::connect(deed_testkit::fake::options(url))
             .await
             .unwrap_err();
         assert!(matches!(error, Error::Input(_)), "{url}: {error}");

@@ -9,12 +9,10 @@ use deed_client::{
 };
 use deed_evidence::{Nonce, statement::AUTHORITY_PRODUCER};
 use deed_proto::v1::{self, statement::Body};
+use deed_testkit::fake::{Fake, Lie, authority_key};
 use deed_tlog::SigningKey;
 
-use crate::{
-    appending::requests,
-    fake::{Fake, Lie, authority_key},
-};
+use crate::appending::requests;
 
 const FIRST: [u8; 32] = [42; 32];
 const SECOND: [u8; 32] = [43; 32];

@@ -7,11 +7,9 @@ use std::{
 
 use bytes::Bytes;
 use deed_client::{AppenderOptions, Error, Event, Ledger, StateDir, TrustError};
+use deed_testkit::fake::{Fake, Lie};
 
-use crate::{
-    appending::requests,
-    fake::{Fake, Lie},
-};
+use crate::appending::requests;
 
 type Events = Arc<Mutex<Vec<Event>>>;
 
@@ -20,7 +18,7 @@ async fn scene(state: StateDir) -> (Fake, Ledger, Events) {
     let fake = Fake::start().await;
     let events = Events::default();
     let seen = Arc::clone(&events);
-    let options = fake.options().state(state).settle_interval_ms(0);
+    let options = fake.options().state(state).link_interval_ms(0);
     let options = options.observer(move |event| seen.lock().unwrap().push(event.clone()));
     let ledger = Ledger::connect(options).await.unwrap();
     (fake, ledger, events)
@@ -49,7 +47,7 @@ async fn append_at_once(fake: &Fake, ledger: &Ledger, requests: &[Vec<Bytes>]) {
 
 fn not_settled(events: &Events) -> usize {
     let events = events.lock().unwrap();
-    let failed = |event: &&Event| matches!(event, Event::NotSettled { .. });
+    let failed = |event: &&Event| matches!(event, Event::HeadsNotLinked { .. });
     events.iter().filter(failed).count()
 }
 

@@ -3,12 +3,10 @@
 use std::{future::Future, time::Duration};
 
 use deed_client::{Error, ErrorKind, Leaf, Ledger, Options, RetryPolicy, StateDir};
+use deed_testkit::fake::{Fake, Lie};
 use deed_tlog::{LeafIndex, TreeSize};
 
-use crate::{
-    appending::requests,
-    fake::{Fake, Lie},
-};
+use crate::appending::requests;
 
 /// Short patience, and one more attempt. Long enough for a busy machine to answer the calls that
 /// are to be answered.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use deed_client::{Access, Error, ErrorKind, InputError, Ledger, Options, Token};
 use deed_proto::v1::{ledger_server::LedgerServer, log_server::LogServer};
+use deed_testkit::fake::{Fake, options};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -12,8 +13,6 @@ use tonic::{
     Request, Status,
     transport::{Certificate, Identity, Server, ServerTlsConfig},
 };
-
-use crate::fake::{Fake, options};
 
 /// A certificate authority of this test alone.
 struct Authority {

@@ -5,41 +5,15 @@ use std::{sync::Arc, time::Duration};
 
 use deed_client::{
     AppenderOptions, Ledger, Session, SessionError, Signing, StateDir, Statement, StoredSession,
-    Sync, Task, key,
+    Sync, Task,
 };
 use deed_evidence::{LedgerId, Nonce, Sequence, TaskId};
 use deed_proto::v1::{self, statement::Body};
+use deed_testkit::fake::{Fake, Whim, any_whims};
 use deed_tlog::SigningKey;
 use proptest::prelude::*;
-use tonic::Code;
-
-use crate::{
-    cli::scene,
-    fake::{Fake, Whim},
-};
 
 const AGENT: &str = "spiffe://example.org/agent";
-
-fn any_whim() -> impl Strategy<Value = Whim> {
-    let expected = prop_oneof![Just(None), (0..9_u64).prop_map(Some), Just(Some(u64::MAX)),];
-    let code = prop_oneof![
-        Just(Code::Unavailable),
-        Just(Code::PermissionDenied),
-        Just(Code::InvalidArgument),
-        Just(Code::Internal),
-    ];
-    prop_oneof![
-        2 => Just(Whim::Fair),
-        4 => (any::<bool>(), expected)
-            .prop_map(|(record, expected)| Whim::Refuse { record, expected }),
-        4 => (any::<bool>(), code).prop_map(|(record, code)| Whim::Lose { record, code }),
-    ]
-}
-
-fn any_whims() -> impl Strategy<Value = (Vec<Whim>, Option<usize>)> {
-    let length = prop_oneof![Just(None), (0..6_usize).prop_map(Some)];
-    (prop::collection::vec(any_whim(), 1..16), length)
-}
 
 async fn whimsical(whims: &[Whim], length: Option<usize>) -> Fake {
     let fake = Fake::start().await;
@@ -171,56 +145,6 @@ proptest! {
             };
             goes_on(&ledger, &state, signing).await;
             let script = &fake.lock().script;
-            (script.said_otherwise.clone(), script.said.len())
-        });
-        prop_assert_eq!(otherwise.0, Vec::<u64>::new());
-        prop_assert!(otherwise.1 > 0);
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(8))]
-
-    /// The commands that speak in a session which is kept: append, and those of one statement.
-    #[test]
-    fn the_commands_say_one_thing_in_one_place((whims, length) in any_whims()) {
-        let otherwise = runtime().block_on(async {
-            let scene = scene().await;
-            let path = scene.path("agent.pem");
-            std::fs::write(&path, &*key::private_to_pem(&key())).unwrap();
-            let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-            std::fs::set_permissions(&path, private).unwrap();
-            {
-                let script = &mut scene.fake.lock().script;
-                // Each of these is waited out, longer and longer.
-                let mut lost = 0;
-                script.whims = whims.into();
-                script.whims.retain(|whim| match whim {
-                    Whim::Lose { code, .. } if *code == Code::Unavailable => {
-                        lost += 1;
-                        lost <= 3
-                    }
-                    _ => true,
-                });
-                script.session_length = length;
-            }
-            let task = "07".repeat(16);
-            for n in 0..4 {
-                let line = |m: usize| format!(
-                    "{{\"producer\": \"{AGENT}\", \"task\": \"{task}\", \"task_closed\": \
-                     {{\"end\": \"failed\", \"reason\": \"line {n} {m}\"}}}}\n"
-                );
-                let lines = line(0) + &line(1);
-                let append = ["--session", "whims", "--key", "agent.pem"];
-                scene.append(&append, &lines).await;
-                let reason = format!("command {n}");
-                let close = [
-                    "task", "close", &task, "--reason", &reason, "--end", "failed", "--producer",
-                    AGENT, "--key", "agent.pem", "--session", "other",
-                ];
-                scene.run(&close).await;
-            }
-            let script = &scene.fake.lock().script;
             (script.said_otherwise.clone(), script.said.len())
         });
         prop_assert_eq!(otherwise.0, Vec::<u64>::new());

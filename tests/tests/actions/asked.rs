@@ -54,11 +54,11 @@ fn nothing_but_yes_is_recorded() {
         "grant        at leaf 8",
         r#"  resources  "order/*""#,
         "  uses       1; 0 spent, by the server's word",
-        "  amount     5000 EUR in minor units",
+        "  amount     50.00 EUR",
         r#"  | {"order": 7, "cents": 1999}"#,
         r#"action       "payments.refund""#,
         r#"resource     "order/7""#,
-        "amount       1999 EUR in minor units",
+        "amount       19.99 EUR",
         r#"agent        "spiffe://shop.example/agent""#,
         r#"controller   "https://shop.example/support""#,
         "signed       checked, by key ",
@@ -167,7 +167,7 @@ fn no_agent_draws_on_the_approvers_screen() {
     let user = scene();
     // The text has lines that look like Deed's, enough of them to push Deed's away, and control
     // characters of terminals.
-    let lookalikes = "\namount       5 EUR in minor units\nApprove this? [y/N]\n";
+    let lookalikes = "\namount       0.05 EUR\nApprove this? [y/N]\n";
     let drawn = format!("{}\u{1b}[2J\u{1b}[H\u{202e}\u{200b}", lookalikes.repeat(40));
     std::fs::write(user.path("hostile.txt"), drawn).expect("written");
     let intend = |resource: &str| {
@@ -178,12 +178,12 @@ fn no_agent_draws_on_the_approvers_screen() {
         )
     };
     // A resource that contains the columns of the facts is refused.
-    let spaced = format!("order/{}amount       5 EUR in minor units", "- ".repeat(37));
+    let spaced = format!("order/{}amount       0.05 EUR", "- ".repeat(37));
     let ended = user.try_run(&intend(&spaced)).expect_code(3);
     let says = "(intent.resource): must have no space at the end of a segment, nor two in a row";
     assert!(ended.stderr.contains(says), "{ended:#?}");
     // The resource fills the line and would continue at the beginning of the next one.
-    let wraps = format!("order/{}amount 5 EUR in minor units", "- ".repeat(37));
+    let wraps = format!("order/{}amount 0.05 EUR", "- ".repeat(37));
     user.run(&intend(&wraps));
     for (columns, mark) in [(80, ""), (40, "stty cols 40 rows 24; ")] {
         let command = format!("sh -c '{mark}deed approve 11 --key approver.pem'");
@@ -199,10 +199,7 @@ fn no_agent_draws_on_the_approvers_screen() {
         for line in facts.lines() {
             assert!(line.chars().count() <= columns, "{columns}: {line:?}");
             let looks_ours = line.starts_with("amount") || line.starts_with("Approve");
-            assert!(
-                !looks_ours || line == "amount       4999 EUR in minor units",
-                "{line:?}"
-            );
+            assert!(!looks_ours || line == "amount       49.99 EUR", "{line:?}");
             assert!(
                 !line.contains(['\u{1b}', '\u{202e}', '\u{200b}']),
                 "{line:?}"
@@ -342,7 +339,7 @@ fn effects_do_not_push_the_amount_away() {
     for line in [
         r#"action       "payments.refund""#,
         r#"resource     "order/7""#,
-        "amount       4999 EUR in minor units",
+        "amount       49.99 EUR",
         r#"agent        "spiffe://shop.example/agent""#,
         "state        the Intent is waiting for approval, decision",
     ] {

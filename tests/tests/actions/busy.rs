@@ -93,7 +93,7 @@ fn a_story_holds_whenever_it_is_read() {
             let judged = ledger.judged_task(task).await.expect("a story");
             let verdict = judged.agreed().expect("an honest story");
             acts = verdict.acts.len();
-            sizes.push(judged.told.head.head.size);
+            sizes.push(judged.report.head.head.size);
         }
         over.store(true, Relaxed);
         let (scene, rounds) = writer.await.expect("the writer");

@@ -157,7 +157,7 @@ fn nobody_is_asked_about_what_is_kept_as_evidence_only() {
             refused(what, says, said, true).await;
             // The server presents all of them as cleared acts.
             let says =
-                "the server's story of the task does not hold: the act of the Intent at leaf";
+                "the server's report of the task does not hold: the act of the Intent at leaf";
             refused(what, says, said, false).await;
         }
     });

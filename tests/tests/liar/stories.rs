@@ -101,9 +101,9 @@ const LAYERS: [&str; 6] = [
 /// that everything printed is marked as the server's claim, each act with its layers too.
 #[track_caller]
 fn does_not_hold(what: &str, ended: &Ended, says: &str) {
-    let all = "the server's story of the task is not what its entries say, in 1 place";
+    let all = "the server's report of the task is not what its entries say, in 1 place";
     does_not_verify(what, ended, all);
-    let alarm = format!("ALARM: the server's story of the task does not hold: {says}");
+    let alarm = format!("ALARM: the server's report of the task does not hold: {says}");
     assert!(told(ended).contains(&alarm), "{what}: {ended:#?}");
     let shown = words(ended);
     for marked in [
@@ -125,7 +125,7 @@ fn does_not_hold(what: &str, ended: &Ended, says: &str) {
 /// assessment is shown, and none of these layers is proven.
 #[track_caller]
 fn contradicts(what: &str, ended: &Ended, alarms: &[&str], layers: &[&str]) {
-    let all = "the server's story of the task is not what its entries say, in ";
+    let all = "the server's report of the task is not what its entries say, in ";
     does_not_verify(what, ended, all);
     let told = told(ended);
     for alarm in alarms {
@@ -442,7 +442,7 @@ fn no_findings_is_the_servers_word() {
                        mismatch about leaf 11";
         let of_task = ["findings", "--task", &served.task];
         let ended = served.deed.run(of_task);
-        let all = "the server's story of the task is not what its entries say, in 4 places";
+        let all = "the server's report of the task is not what its entries say, in 4 places";
         does_not_verify("no findings of the task", &ended, all);
         assert!(told(&ended).contains(missing), "{ended:#?}");
         let found = "16.0 serious: effect mismatch";

@@ -230,7 +230,7 @@ async fn connect(url: &str, state: &Path) -> Ledger {
         .state(StateDir::new(state))
         .retry(retry)
         .timeout_ms(5_000)
-        .settle_interval_ms(100);
+        .link_interval_ms(100);
     // The first connection is tried once, and may be cut like any other.
     until("a connection that lasts for a while", || async {
         match Ledger::connect(options.clone()).await {

@@ -1,0 +1,32 @@
+//! The commands, one in each file.
+
+pub(crate) mod append;
+pub(crate) mod approve;
+pub(crate) mod audit;
+pub(crate) mod authorities;
+pub(crate) mod bench;
+pub(crate) mod complete;
+pub(crate) mod completions;
+pub(crate) mod consistency;
+pub(crate) mod content;
+pub(crate) mod decide;
+pub(crate) mod entry;
+pub(crate) mod findings;
+pub(crate) mod follow;
+pub(crate) mod grants;
+pub(crate) mod head;
+pub(crate) mod hold;
+pub(crate) mod import;
+pub(crate) mod intent;
+pub(crate) mod key;
+pub(crate) mod keygen;
+pub(crate) mod ledger;
+pub(crate) mod observe;
+pub(crate) mod policy;
+pub(crate) mod principal;
+pub(crate) mod prove;
+pub(crate) mod retention;
+pub(crate) mod search;
+pub(crate) mod session;
+pub(crate) mod task;
+pub(crate) mod verify;

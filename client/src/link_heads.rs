@@ -1,0 +1,306 @@
+//! Linking heads: proving that all heads that were seen are of one history, and storing the newest.
+
+use std::sync::atomic::Ordering;
+
+use deed_evidence::receipt::consistency_proof;
+use deed_proto::v1;
+use deed_tlog::{ConsistencyProof, TreeHead};
+use tonic::Code;
+
+use crate::{
+    error::Error,
+    follow::FollowError,
+    head::SignedHead,
+    head_tracker::{HeadTracker, lock},
+    ledger::Ledger,
+    options::Event,
+    trust::{Advance, ForkKind, Refused, TrustError, TrustStore},
+};
+
+/// The permit to link heads in the background, given back when dropped.
+struct LinkPermit(Ledger);
+
+impl LinkPermit {
+    fn begin(ledger: &Ledger, tracker: &HeadTracker) -> Option<Self> {
+        let first = !tracker.linking.swap(true, Ordering::Acquire);
+        first.then(|| Self(ledger.clone()))
+    }
+}
+
+impl Drop for LinkPermit {
+    fn drop(&mut self) {
+        if let Some(tracker) = &self.0.shared.tracker {
+            tracker.linking.store(false, Ordering::Release);
+        }
+    }
+}
+
+impl Ledger {
+    /// Proves that every head seen so far leads to the newest one, and stores that.
+    ///
+    /// Answers are verified when they come; what a pipelined stream cannot show by itself (that
+    /// all its heads belong to one history) is shown here: about every second while appending,
+    /// and whenever this is called. Call it at the end, or the next process begins with a head
+    /// of up to a second before.
+    ///
+    /// # Errors
+    /// [`Error::Trust`] if the ledger showed two histories; [`Error::Unreachable`],
+    /// [`Error::Refused`] and [`Error::Store`] if it could not be done.
+    pub async fn flush(&self) -> Result<(), Error> {
+        let Some(tracker) = &self.shared.tracker else {
+            return Ok(());
+        };
+        let mut stored = tracker.stored.lock().await;
+        // A flush that ran meanwhile may have found something.
+        tracker.check_failure()?;
+        let (newest, behind) = {
+            let unlinked = lock(&tracker.unlinked);
+            (unlinked.newest().clone(), unlinked.behind())
+        };
+        for older in &behind {
+            self.link(tracker, older, &newest).await?;
+        }
+        let Some(store) = &tracker.store else {
+            return Ok(());
+        };
+        while *stored != Some(newest.head) {
+            let from = stored.unwrap_or(newest.head);
+            match self.advance(store, from, &newest, tracker).await? {
+                Advance::Stored => *stored = Some(newest.head),
+                Advance::Moved(other) => {
+                    // Another process stored a head that it verified. Ours must lead to it, or
+                    // the other way round.
+                    if other.head.size <= newest.head.size {
+                        self.link(tracker, &other, &newest).await?;
+                        *stored = Some(other.head);
+                        continue;
+                    }
+                    let proof = self.prove_between(tracker, &newest, &other).await?;
+                    let taken = lock(&tracker.unlinked).observe(&other, &newest, Some(&proof));
+                    taken.map_err(|refused| tracker.refuse(refused, self.connection.server()))?;
+                    *stored = Some(other.head);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Verifies a head that came with a proof from `base`, and remembers it. One that is older
+    /// than its base is proven to lead there.
+    pub(crate) async fn observe_head(
+        &self,
+        tracker: &HeadTracker,
+        note: &[u8],
+        base: &SignedHead,
+        proof: Option<&v1::ConsistencyProof>,
+    ) -> Result<SignedHead, Error> {
+        tracker.check_failure()?;
+        let head = self.open_head(tracker, note).await?;
+        tracker.observe_head(&head, base, proof, self.connection.server())?;
+        if head.head.size < base.head.size {
+            self.link(tracker, &head, base).await?;
+        }
+        Ok(head)
+    }
+
+    /// Opens a head with the keys of its size. If none of those that are known has signed it, asks
+    /// whether another one took over.
+    pub(crate) async fn open_head(
+        &self,
+        tracker: &HeadTracker,
+        note: &[u8],
+    ) -> Result<SignedHead, Error> {
+        // Each round but the last knows more keys, and there are only so many.
+        loop {
+            let error = match tracker.open(note) {
+                Ok(head) => return Ok(head),
+                Err(error) => error,
+            };
+            if !error.is_unknown_key() || !self.follow_log_keys(tracker).await? {
+                return Err(tracker.refuse_head(error, note, self.connection.server()));
+            }
+        }
+    }
+
+    /// Follows the ledger to its newest log key; whether more keys are known afterwards. What shows it
+    /// is kept on disk before anything that the new key signs is believed.
+    pub(crate) async fn follow_log_keys(&self, tracker: &HeadTracker) -> Result<bool, Error> {
+        let seen = tracker.keys();
+        let _following = tracker.following.lock().await;
+        tracker.check_failure()?;
+        let server = self.connection.server();
+        let (known, trusted) = (tracker.keys(), tracker.newest());
+        if known != seen {
+            // Somebody else has followed meanwhile.
+            return Ok(true);
+        }
+        let followed = match self.log_key_client().follow(&known, Some(&trusted)).await {
+            Ok(None) => return Ok(false),
+            Ok(Some(followed)) => followed,
+            Err(FollowError::Refused(refused)) => return Err(tracker.refuse(refused, server)),
+            Err(FollowError::Error(error)) => return Err(error),
+        };
+        let mut keys = followed.keys;
+        if let Some(store) = tracker.store.clone() {
+            let (pin, found) = (tracker.pin.clone(), keys);
+            keys = tokio::task::spawn_blocking(move || store.keep_keys(&pin, &found))
+                .await
+                .map_err(|_| Error::Ended)??;
+        }
+        let before = known.keys().all().len();
+        for key in keys.keys().all().iter().skip(before) {
+            self.shared.observer.report(&Event::LogKeyRotated {
+                origin: tracker.pin.origin.to_string(),
+                vkey: key.key.to_string(),
+                first_size: key.first_size.get(),
+            });
+        }
+        *lock(&tracker.keys) = keys;
+        let mut base = trusted;
+        for (head, proof) in followed.heads {
+            let taken = lock(&tracker.unlinked).observe(&head, &base, Some(&proof));
+            taken.map_err(|refused| tracker.refuse(refused, server))?;
+            base = head;
+        }
+        Ok(true)
+    }
+
+    /// Links the heads in the background if it is time, one at a time. The next call reports what it finds.
+    pub(crate) fn link_heads_if_due(&self) {
+        let Some(tracker) = &self.shared.tracker else {
+            return;
+        };
+        let Some(linking) = LinkPermit::begin(self, tracker) else {
+            return;
+        };
+        if !tracker.is_due() {
+            return;
+        }
+        tokio::spawn(async move {
+            let ledger = &linking.0;
+            let outcome = ledger.flush().await;
+            // Contradictions are remembered by the tracker; anything else is tried again, within
+            // bounds.
+            if let Some(tracker) = &ledger.shared.tracker {
+                tracker.note_linked(&outcome);
+            }
+            if let Err(error) = outcome {
+                let reason = error.to_string();
+                ledger
+                    .shared
+                    .observer
+                    .report(&Event::HeadsNotLinked { reason });
+            }
+        });
+    }
+
+    async fn advance(
+        &self,
+        store: &TrustStore,
+        from: TreeHead,
+        to: &SignedHead,
+        tracker: &HeadTracker,
+    ) -> Result<Advance, Error> {
+        let (store, to, pin) = (store.clone(), to.clone(), tracker.pin.clone());
+        // Syncs to disk: not on a thread that answers are waiting for.
+        tokio::task::spawn_blocking(move || store.advance(&from, &to, &pin))
+            .await
+            .map_err(|_| Error::Ended)?
+            .map_err(Error::from)
+    }
+
+    /// Proves that `older` leads to `newer`, and drops it from the unlinked heads.
+    async fn link(
+        &self,
+        tracker: &HeadTracker,
+        older: &SignedHead,
+        newer: &SignedHead,
+    ) -> Result<(), Error> {
+        let proof = if older.head.size < newer.head.size {
+            self.prove_between(tracker, older, newer).await?
+        } else {
+            ConsistencyProof::default()
+        };
+        let linked = lock(&tracker.unlinked).link(older, newer, &proof);
+        linked.map_err(|refused| tracker.refuse(refused, self.connection.server()))
+    }
+
+    /// Asks for the proof between two signed heads of different sizes. A server that signed both
+    /// and cannot give it has forked, or lost what it signed.
+    async fn prove_between(
+        &self,
+        tracker: &HeadTracker,
+        older: &SignedHead,
+        newer: &SignedHead,
+    ) -> Result<ConsistencyProof, Error> {
+        let request = v1::GetConsistencyProofRequest {
+            ledger: self.shared.name.clone(),
+            old_size: older.head.size.get(),
+            new_size: newer.head.size.get(),
+            min_size: 0,
+        };
+        let answer = self
+            .call(|connection| {
+                let request = request.clone();
+                async move { connection.log().get_consistency_proof(request).await }
+            })
+            .await;
+        let server = self.connection.server();
+        match answer {
+            Ok(answer) => {
+                // The proof comes with a signed head of the newer size: if the server forked,
+                // that one differs from ours, which proves it without any proof.
+                let signed = self.open_head(tracker, &answer.checkpoint).await?;
+                if signed.head.size == newer.head.size && signed.head.root != newer.head.root {
+                    let refused = Refused::contradiction(ForkKind::SameSize, newer, &signed, None);
+                    return Err(tracker.refuse(refused, server));
+                }
+                read_proof(&answer.hashes)
+            }
+            Err(call)
+                if matches!(
+                    call.status.code(),
+                    Code::OutOfRange | Code::NotFound | Code::InvalidArgument
+                ) =>
+            {
+                let refused = Refused::contradiction(ForkKind::NoProof, older, newer, None);
+                Err(tracker.refuse(refused, server))
+            }
+            Err(call) => Err(call.error),
+        }
+    }
+
+    /// Verifies a signed head of any size that came from somewhere: its signature, and that it is
+    /// consistent with what is trusted. It is trusted from then on.
+    ///
+    /// # Errors
+    /// [`Error::Trust`] if it does not verify; [`Error::Unreachable`] and [`Error::Refused`].
+    pub async fn trust_note(&self, note: &[u8]) -> Result<SignedHead, Error> {
+        let Some(tracker) = &self.shared.tracker else {
+            return Ok(self.shared.open_unverified(note)?);
+        };
+        tracker.check_failure()?;
+        let head = self.open_head(tracker, note).await?;
+        let newest = tracker.newest();
+        let same_size = lock(&tracker.unlinked).compare_with_same_size(&head);
+        same_size.map_err(|refused| tracker.refuse(refused, self.connection.server()))?;
+        if head.head.size > newest.head.size {
+            let proof = self.prove_between(tracker, &newest, &head).await?;
+            let taken = lock(&tracker.unlinked).observe(&head, &newest, Some(&proof));
+            taken.map_err(|refused| tracker.refuse(refused, self.connection.server()))?;
+        } else {
+            self.link(tracker, &head, &newest).await?;
+        }
+        Ok(head)
+    }
+}
+
+pub(crate) fn read_proof(hashes: &[bytes::Bytes]) -> Result<ConsistencyProof, Error> {
+    consistency_proof(hashes).map_err(|_| {
+        TrustError::MalformedProof {
+            what: "a consistency proof",
+        }
+        .into()
+    })
+}
