@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
 # Says what the build before the demo is about to do, and how long that takes.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
 cores=$(getconf _NPROCESSORS_ONLN)
 programs=$CARGO_TARGET_DIR/release
+# Minutes of one core, measured on two slow ones.
+rocksdb=16 rust=20
 if [[ -x $programs/deed && -x $programs/deed-server ]]; then
     printf 'demo: building deed and deed-server: seconds, if nothing has changed\n'
-elif compgen -G "$programs/build/librocksdb-sys-*/out/librocksdb.a" >/dev/null; then
-    printf 'demo: building deed and deed-server: some minutes; RocksDB is built already\n'
+elif [[ -f .cargo/rocksdb.toml ]]; then
+    printf 'demo: building deed and deed-server: about %s minutes on %s cores; RocksDB is built already\n' \
+        "$((rust / cores + 1))" "$cores"
 else
-    # Measured on two slow cores: 83 minutes of one core for everything, tests and benches included.
-    printf 'demo: building deed and deed-server, the first time about %s minutes on %s cores: most of it\n' \
-        "$((80 / cores + 1))" "$cores"
-    printf 'demo: is RocksDB (C++), of which cargo shows nothing meanwhile; later builds take seconds\n'
+    printf 'demo: building RocksDB (C++), once for this machine, and then deed and deed-server:\n'
+    printf 'demo: about %s and %s minutes on %s cores; later builds take seconds\n' \
+        "$((rocksdb / cores + 1))" "$((rust / cores + 1))" "$cores"
 fi
