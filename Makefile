@@ -36,8 +36,9 @@ build: setup
 	cargo build $(ALL) $(PROGRAMS)
 
 .PHONY: demo
-demo: setup
+demo:
 	@scripts/say-build.sh
+	@scripts/setup.sh
 	cargo build $(ALL) $(PROGRAMS)
 	@demo/run.sh
 
