@@ -48,7 +48,6 @@ mod tests;
 
 use std::{
     collections::HashSet,
-    fmt,
     path::Path,
     sync::{
         Arc,
@@ -58,7 +57,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use deed_evidence::{CommitmentDigest, LedgerId, Micros, TaskId, commitment::Salt};
+use deed_evidence::{CommitmentDigest, LedgerId, commitment::Salt};
 use parking_lot::{Mutex, RwLock};
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -66,11 +65,12 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use crate::{
     clock::Clock,
     guard::contents::ContentGuard,
-    ledger::Ledger,
     metrics::Contents,
     options::ContentOptions,
     pressure::places::{Bounds, Places},
-    store::{LedgerNumber, Store, StoreError, disk::NoSpace},
+    store::{
+        LedgerNumber, Store, StoreError, content::Reference, disk::NoSpace, keys::UploadId,
+    },
 };
 
 pub use check::ContentsReport;
@@ -108,48 +108,11 @@ const UPLOAD_WRITES_MAX: usize = 8;
 /// How long a content waits for room among them.
 const QUEUE_WAIT: Duration = Duration::from_secs(5);
 
-/// One attempt at storing a content: 16 random bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct UploadId([u8; 16]);
-
-impl UploadId {
-    pub(crate) const LEN: usize = 16;
-
-    pub(crate) const fn new(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-
-    pub(crate) const fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
-
-    fn random() -> Result<Self, ContentError> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(ContentError::Random)?;
-        Ok(Self(bytes))
-    }
-}
-
-impl fmt::Display for UploadId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
-    }
-}
-
 /// What contents need to know of their ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LedgerRef {
     pub(crate) number: LedgerNumber,
     pub(crate) id: LedgerId,
-}
-
-impl From<&Ledger> for LedgerRef {
-    fn from(ledger: &Ledger) -> Self {
-        Self {
-            number: ledger.number,
-            id: ledger.id,
-        }
-    }
 }
 
 /// A content to be stored.
@@ -160,14 +123,6 @@ pub(crate) struct NewContent {
     pub(crate) bytes: Bytes,
     /// Whose quota it counts against; empty without access control.
     pub(crate) principal: Arc<str>,
-}
-
-/// A leaf whose statement commits to a content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Reference {
-    pub(crate) leaf: u64,
-    pub(crate) task: Option<TaskId>,
-    pub(crate) received_at: Micros,
 }
 
 /// What is known of a content.

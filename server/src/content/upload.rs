@@ -76,7 +76,7 @@ impl ContentStore {
         let data_key = seal::new_key().map_err(ContentError::Random)?;
         let wrapped =
             seal::wrap(&shared.wrapping, &binding, &data_key).map_err(ContentError::Random)?;
-        let upload = UploadId::random()?;
+        let upload = UploadId::random().map_err(ContentError::Random)?;
         shared.uploads.lock().insert(upload);
         Ok(Begun::Upload(Box::new(Upload {
             shared: Arc::clone(shared),

@@ -531,7 +531,7 @@ impl Shared {
             size,
             chunks,
             key: WrappedKey {
-                upload: UploadId::random()?,
+                upload: UploadId::random().map_err(ContentError::Random)?,
                 tag: Tag::of(&self.wrapping, ledger.id, &content.bytes),
                 wrapped,
             },

@@ -38,6 +38,7 @@ use tokio::sync::watch;
 use self::{past_trust::PastTrust, signers::LogSigners};
 use crate::{
     clock::keeper::BEHIND_MAX_US,
+    content::LedgerRef,
     store::{LedgerNumber, Store, records::LedgerRecord},
 };
 
@@ -169,6 +170,15 @@ impl Ledger {
                 .expect("a ledger has at most 256 log keys"),
             vkey: self.log_key(size).to_string(),
             ..self.record.clone()
+        }
+    }
+}
+
+impl From<&Ledger> for LedgerRef {
+    fn from(ledger: &Ledger) -> Self {
+        Self {
+            number: ledger.number,
+            id: ledger.id,
         }
     }
 }

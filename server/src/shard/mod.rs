@@ -50,7 +50,6 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{
     admission::{AdmittedBatch, Kind},
-    content::Reference,
     guard::{GuardError, GuardSlot, GuardedHead, SLOTS},
     ledger::{
         Ledger, Readable,
@@ -537,7 +536,7 @@ pub(crate) fn write_records(
         batch,
         ledger,
         records.references.iter().map(|(digest, reference)| {
-            let reference = Reference {
+            let reference = content::Reference {
                 leaf: reference.leaf.get(),
                 task: reference.task,
                 received_at: reference.recorded_at,

@@ -14,11 +14,22 @@ use deed_evidence::{CommitmentDigest, Micros, TaskId};
 use prost::Message as _;
 use rocksdb::{BottommostLevelCompaction, CompactOptions};
 
-use super::{Batch, Family, LedgerNumber, Store, StoreError, keys, read::Scan};
-use crate::content::{Reference, UploadId};
+use super::{
+    Batch, Family, LedgerNumber, Store, StoreError,
+    keys::{self, UploadId},
+    read::Scan,
+};
 
 /// References up to which each is deleted by itself: ranges cost every later scan a little.
 const DELETED_APART_MAX: usize = 64;
+
+/// A leaf whose statement commits to a content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reference {
+    pub(crate) leaf: u64,
+    pub(crate) task: Option<TaskId>,
+    pub(crate) received_at: Micros,
+}
 
 /// A content that is whole. Field numbers are for ever, as in [`super::records`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]

@@ -21,16 +21,46 @@
 //!
 //! The second database, `content-keys`, has one family: `check`, and ledger, digest (32).
 
+use std::fmt;
+
 use deed_evidence::{
     CommitmentDigest, Sequence, SessionId,
     assess::{Due, cells::CellKey},
 };
 
-use crate::content::UploadId;
-
 /// A ledger's number in this store; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct LedgerNumber(pub(crate) u32);
+
+/// One attempt at storing a content: 16 random bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct UploadId([u8; 16]);
+
+impl UploadId {
+    pub(crate) const LEN: usize = 16;
+
+    pub(crate) const fn new(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// # Errors
+    /// The system gives no randomness.
+    pub(crate) fn random() -> Result<Self, getrandom::Error> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes)?;
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Display for UploadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
 
 /// Key of the number that the next ledger gets.
 pub(crate) const NEXT_LEDGER: &[u8] = b"next_ledger";
