@@ -264,7 +264,7 @@ fn reproduces(guarded: &GuardedHead, head: TreeHead, store: &Arc<Store>) -> Resu
         .map_err(|error| cannot(&error))?
         .filter(|record| record.number == guarded.ledger)
         .ok_or_else(|| "does not know it".to_owned())?;
-    let edge = crate::ledger::load::right_edge(store, ledger, &record.vkey)
+    let edge = crate::store::recover::right_edge(store, ledger, &record.vkey)
         .map_err(|error| cannot(&error))?
         .ok_or_else(|| "does not know it".to_owned())?
         .edge;

@@ -9,9 +9,9 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 use crate::{
     append::RETRY_AFTER,
     content::ContentError,
-    ledger::{load::LoadError, read::ReadError, registry::RegistryError},
+    ledger::{read::ReadError, registry::RegistryError},
     shard::NoAnswer,
-    store::{StoreError, disk::NoSpace},
+    store::{StoreError, disk::NoSpace, recover::LoadError},
 };
 
 /// Delay before a caller tries again who was refused for a full disk: an operator has to help.

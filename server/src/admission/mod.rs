@@ -37,7 +37,8 @@ use parking_lot::RwLock;
 use crate::{
     access::{Caller, role::Role},
     content::{SharedGate, State},
-    ledger::{policies::Sets, signers::LogSigners},
+    identity::log_signers::LogSigners,
+    ledger::policies::Sets,
 };
 pub(crate) use contents::{Attached, Contents};
 

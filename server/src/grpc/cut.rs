@@ -10,12 +10,13 @@ use deed_evidence::{Micros, trust::Registry};
 use deed_tlog::{InclusionProof, LeafIndex, TreeSize};
 
 use crate::{
-    ledger::{
-        Ledger, Readable,
-        load::{self, LoadError},
-    },
+    ledger::{Ledger, Readable},
     status::Refusal,
-    store::{Store, records::HeadRecord},
+    store::{
+        Store,
+        records::HeadRecord,
+        recover::{self, LoadError},
+    },
 };
 
 /// A ledger as it stood behind one turn.
@@ -89,7 +90,7 @@ impl Cut {
 
     fn loaded(&self) -> Result<Registry, Refusal> {
         let genesis = self.ledger.record_at(self.size).genesis_entry;
-        let loaded = load::trust(&self.store, self.ledger.number, &genesis);
+        let loaded = recover::trust(&self.store, self.ledger.number, &genesis);
         loaded.map_err(|error| match error {
             LoadError::Store(error) => error.into(),
             other => Refusal::Damaged(other.to_string()),

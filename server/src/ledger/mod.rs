@@ -4,7 +4,6 @@ pub(crate) mod batch_proof;
 #[cfg(test)]
 mod evidence_tests;
 pub(crate) mod index;
-pub(crate) mod load;
 pub(crate) mod past_trust;
 pub(crate) mod policies;
 #[cfg(test)]
@@ -19,7 +18,6 @@ pub(crate) mod registry_tests;
 mod rotation_tests;
 #[cfg(test)]
 mod signed_tests;
-pub(crate) mod signers;
 pub(crate) mod step;
 #[cfg(test)]
 mod step_tests;
@@ -35,10 +33,11 @@ use deed_tlog::{Origin, RightEdge, TreeHead, TreeSize, VerifierKey};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use self::{past_trust::PastTrust, signers::LogSigners};
+use self::past_trust::PastTrust;
 use crate::{
     clock::keeper::BEHIND_MAX_US,
     content::LedgerRef,
+    identity::log_signers::LogSigners,
     store::{LedgerNumber, Store, records::LedgerRecord},
 };
 

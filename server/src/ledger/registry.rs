@@ -20,18 +20,20 @@ use tokio::sync::watch;
 
 use super::{
     Ledger, Readable, is_valid_name,
-    load::{self, LoadError},
     past_trust::PastTrust,
     policies::{self, Policies},
-    signers::LogSigners,
     step::{LedgerState, Records, SharedTrust},
     ticker,
 };
 use crate::{
     clock::Clock as _,
     clock::keeper::{ClockFault, Timekeeper},
-    identity::Identity,
-    store::{Batch, Family, LedgerNumber, Store, StoreError, keys, records::LedgerRecord},
+    identity::{Identity, log_signers::LogSigners},
+    store::{
+        Batch, Family, LedgerNumber, Store, StoreError, keys,
+        records::LedgerRecord,
+        recover::{self, LoadError},
+    },
 };
 
 /// A ledger that cannot be had.
@@ -337,7 +339,7 @@ impl Registry {
             name: name.to_owned(),
             source,
         };
-        let loaded = load::right_edge(&self.store, LedgerNumber(record.number), &record.vkey)
+        let loaded = recover::right_edge(&self.store, LedgerNumber(record.number), &record.vkey)
             .map_err(failed)?
             .ok_or_else(|| {
                 let number = LedgerNumber(record.number);
@@ -510,7 +512,7 @@ impl Registry {
     fn open(&self, record: LedgerRecord, readable: Arc<Readable>) -> Result<Ledger, RegistryError> {
         let number = LedgerNumber(record.number);
         let corrupt = |what: &str| StoreError::corrupt(Family::Meta, number, what);
-        let trust = load::trust(&self.store, number, &record.genesis_entry).map_err(|source| {
+        let trust = recover::trust(&self.store, number, &record.genesis_entry).map_err(|source| {
             RegistryError::Load {
                 name: record.name.clone(),
                 source,

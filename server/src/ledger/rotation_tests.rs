@@ -15,7 +15,6 @@ use deed_tlog::{Checkpoint, Origin, TreeSize, VerifierKey};
 
 use super::{
     Ledger,
-    signers::LogSigners,
     step::{Placement, Refusal},
     step_tests::ByHand,
 };
@@ -23,7 +22,7 @@ use crate::{
     admission::{Admission, AdmittedBatch, Rejected, Sender},
     fsck,
     guard::GuardSlot,
-    identity::Identity,
+    identity::{Identity, log_signers::LogSigners},
     secret,
     shard::Disk,
     store::{Family, LedgerNumber, StoreError},

@@ -12,12 +12,12 @@ use deed_tlog::SigningKey;
 use proptest::prelude::*;
 
 use super::{
-    load,
     step::{Placement, Refusal},
     step_tests::{ByHand, NUMBER, admit_with, brief, envelope_of},
 };
 use crate::{
     admission::{Admission, AdmittedBatch, Rejected, Sender},
+    store::recover,
     testing::{Authority, Producer, batched, genesis, policy_set, registration, signed},
 };
 
@@ -625,7 +625,7 @@ proptest! {
         prop_assert_eq!(&*cut.trust.read(), &*whole.trust.read());
         // What a restart would read.
         let (entry, ..) = genesis();
-        let loaded = load::trust(&cut.store, NUMBER, &entry).unwrap();
+        let loaded = recover::trust(&cut.store, NUMBER, &entry).unwrap();
         prop_assert_eq!(&loaded, &*whole.trust.read());
     }
 

@@ -12,11 +12,12 @@ use super::{SEGMENT_LEAVES, segment};
 use crate::{
     guard::{self, GuardError},
     identity::{Identity, IdentityError},
-    ledger::{
-        Readable, index,
-        load::{self, LoadError},
+    ledger::{Readable, index},
+    store::{
+        DirectoryLock, LedgerNumber, Store, StoreError, StoreOptions,
+        records::LedgerRecord,
+        recover::{self, LoadError},
     },
-    store::{DirectoryLock, LedgerNumber, Store, StoreError, StoreOptions, records::LedgerRecord},
 };
 
 /// An index that was not built.
@@ -146,7 +147,7 @@ fn readable(store: &Arc<Store>, record: &LedgerRecord) -> Result<Readable, Reind
         name: record.name.clone(),
         what,
     };
-    let loaded = match load::right_edge(store, LedgerNumber(record.number), &record.vkey) {
+    let loaded = match recover::right_edge(store, LedgerNumber(record.number), &record.vkey) {
         Ok(Some(loaded)) => loaded,
         Ok(None) => return Err(failed("the newest head is missing".to_owned())),
         Err(LoadError::Store(error)) => return Err(error.into()),

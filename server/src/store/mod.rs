@@ -13,6 +13,7 @@ pub(crate) mod keys;
 pub(crate) mod pack;
 pub(crate) mod read;
 pub(crate) mod records;
+pub(crate) mod recover;
 pub(crate) mod search;
 
 use std::{

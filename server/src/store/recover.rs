@@ -15,7 +15,7 @@ use deed_tlog::{
 };
 use thiserror::Error;
 
-use crate::store::{LedgerNumber, Store, StoreError, read::FullTiles};
+use super::{LedgerNumber, Store, StoreError, read::FullTiles};
 
 /// A ledger's tree as the store has it.
 #[derive(Debug, Clone)]

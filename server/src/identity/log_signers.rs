@@ -7,7 +7,7 @@ use deed_evidence::trust::LogKeys;
 use deed_tlog::{Checkpoint, NoteSigner, Origin, SignedNote, TreeHead, VerifierKey};
 use parking_lot::RwLock;
 
-use crate::identity::Identity;
+use super::Identity;
 
 /// Signs the heads of one ledger, each with the key, or both keys, that sign trees of its size.
 pub(crate) struct LogSigners {

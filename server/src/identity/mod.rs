@@ -18,6 +18,8 @@
 //! stay: a ledger signs with its old key until an authority has it replaced, and the old key signs
 //! the first head of the new one once more.
 
+pub(crate) mod log_signers;
+
 use std::{
     fs, io,
     os::unix::fs::PermissionsExt as _,
