@@ -19,9 +19,11 @@ use crate::{
     admission::{Admission, AdmittedBatch, Sender},
     clock::SystemClock,
     content::{Begun, ContentStore, LedgerRef, NewContent},
-    ledger::step::{LedgerState, Past, Placement, SharedTrust},
+    ledger::{
+        step::{LedgerState, Past, Placement, SharedTrust},
+        write::write_records,
+    },
     options::ContentOptions,
-    shard::write_records,
     store::{Batch, LedgerNumber, Store, StoreError, StoreOptions, read::Run},
 };
 

@@ -68,9 +68,7 @@ use crate::{
     metrics::Contents,
     options::ContentOptions,
     pressure::places::{Bounds, Places},
-    store::{
-        LedgerNumber, Store, StoreError, content::Reference, disk::NoSpace, keys::UploadId,
-    },
+    store::{LedgerNumber, Store, StoreError, content::Reference, disk::NoSpace, keys::UploadId},
 };
 
 pub use check::ContentsReport;

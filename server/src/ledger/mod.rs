@@ -24,6 +24,7 @@ mod step_tests;
 pub(crate) mod ticker;
 #[cfg(test)]
 mod timer_tests;
+pub(crate) mod write;
 
 use std::sync::Arc;
 

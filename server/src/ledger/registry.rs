@@ -23,7 +23,7 @@ use super::{
     past_trust::PastTrust,
     policies::{self, Policies},
     step::{LedgerState, Records, SharedTrust},
-    ticker,
+    ticker, write,
 };
 use crate::{
     clock::Clock as _,
@@ -133,8 +133,8 @@ impl NewLedger {
         store.put(batch, Family::Meta, keys::NEXT_LEDGER, &next);
         let record = self.ledger.record_at(self.readable.size()).encode_to_vec();
         store.put(batch, Family::Meta, &keys::ledger(name), &record);
-        crate::shard::write_records(store, batch, number, &self.records);
-        crate::shard::write_head(store, batch, number, &self.readable, true);
+        write::write_records(store, batch, number, &self.records);
+        write::write_head(store, batch, number, &self.readable, true);
     }
 }
 
@@ -512,12 +512,13 @@ impl Registry {
     fn open(&self, record: LedgerRecord, readable: Arc<Readable>) -> Result<Ledger, RegistryError> {
         let number = LedgerNumber(record.number);
         let corrupt = |what: &str| StoreError::corrupt(Family::Meta, number, what);
-        let trust = recover::trust(&self.store, number, &record.genesis_entry).map_err(|source| {
-            RegistryError::Load {
-                name: record.name.clone(),
-                source,
-            }
-        })?;
+        let trust =
+            recover::trust(&self.store, number, &record.genesis_entry).map_err(|source| {
+                RegistryError::Load {
+                    name: record.name.clone(),
+                    source,
+                }
+            })?;
         // Both were written in one batch.
         let newest = trust.log_keys().all().len() - 1;
         if let Some(in_force) = trust.policy() {

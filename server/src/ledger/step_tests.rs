@@ -12,10 +12,12 @@ use deed_evidence::{
 use deed_proto::v1;
 use proptest::prelude::*;
 
-use super::step::{LedgerState, Past, Placement, Refusal, SharedTrust, forget_most};
+use super::{
+    step::{LedgerState, Past, Placement, Refusal, SharedTrust, forget_most},
+    write::write_records,
+};
 use crate::{
     admission::{Admission, AdmittedBatch, Sender},
-    shard::write_records,
     store::{Batch, LedgerNumber, Store, StoreError, StoreOptions, read::Run},
     testing::{Producer, genesis},
 };

@@ -25,8 +25,11 @@ use prost::Message as _;
 
 use super::step_tests::{ByHand, NUMBER, admit_with, brief};
 use crate::{
-    ledger::step::{Placement, Refusal},
-    shard::{Disk, write_records},
+    ledger::{
+        step::{Placement, Refusal},
+        write::write_records,
+    },
+    shard::Disk,
     store::{Batch, Family, keys},
     testing::{Engine, Producer, TASK, briefs},
 };

@@ -20,13 +20,13 @@ use super::{
     pieces::{Pieces, Stopwatch},
     pipeline::{Answering, Finished, Line, Progress},
     queue::{Claim, Leaving, Queue, Served},
-    write_head, write_log_key, write_records,
 };
 use crate::{
     admission::AdmittedBatch,
     ledger::{
         Ledger, Readable,
         step::{LedgerState, Placement, StepError, Turn, forget_most},
+        write::{write_head, write_log_key, write_records},
     },
     metrics::{Assessments, Metrics, Stage},
     store::{Batch, Family, LedgerNumber, Store, keys},
