@@ -87,7 +87,7 @@ async fn tile(
         Ok(ledger) => ledger,
         Err(refusal) => return refused(refusal),
     };
-    let room = context.pressure.answer_room(&caller);
+    let room = caller.answer_room(&context.pressure);
     let cache = cache(&caller, method, TILE_CACHE);
     let bundle = match path {
         TilePath::Hashes(tile) => {

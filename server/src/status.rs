@@ -7,9 +7,9 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 use crate::{
-    append::RETRY_AFTER,
     content::ContentError,
     ledger::{read::ReadError, registry::RegistryError},
+    pressure::{LimitReached, RETRY_AFTER, quota::OverQuota},
     shard::NoAnswer,
     store::{StoreError, disk::NoSpace, recover::LoadError},
 };
@@ -96,6 +96,20 @@ impl From<StoreError> for Refusal {
 impl From<NoSpace> for Refusal {
     fn from(no_space: NoSpace) -> Self {
         Self::NoSpace(no_space)
+    }
+}
+
+impl From<LimitReached> for Refusal {
+    fn from(limit: LimitReached) -> Self {
+        let LimitReached { what, retry_after } = limit;
+        Self::Quota { what, retry_after }
+    }
+}
+
+impl From<OverQuota> for Refusal {
+    fn from(over: OverQuota) -> Self {
+        let OverQuota { what, retry_after } = over;
+        Self::Quota { what, retry_after }
     }
 }
 

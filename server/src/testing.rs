@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::{
     admission::Sender,
-    append::{Answered, Appends, OnQuota, QUEUE_WAIT},
+    append::{Answered, Appends, OnQuota},
     clock::{Clock, keeper::Timekeeper},
     content::ContentStore,
     grpc::Context,
@@ -33,7 +33,7 @@ use crate::{
     },
     metrics::Metrics,
     options::{ClockOptions, ContentOptions, LimitOptions},
-    pressure::{Pressure, Source, SourceKey, quota::MachineTicks},
+    pressure::{Pressure, QUEUE_WAIT, Source, SourceKey, quota::MachineTicks},
     shard::{Disk, NoAnswer, ShardThreads, Shards},
     status::Refusal,
     store::{Batch, DirectoryLock, Family, Store, StoreOptions, keys},

@@ -18,10 +18,9 @@ use tokio::{
 use tonic::{Status, body::Body};
 
 use crate::{
-    append::RETRY_AFTER,
     listener::activity::{Activity, OpenRequest},
     pressure::{
-        Place,
+        Place, RETRY_AFTER,
         answers::Made,
         undecoded::{Framing, TooMuchUndecoded, Undecoded},
     },

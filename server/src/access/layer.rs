@@ -107,7 +107,7 @@ where
                 let stalls = Arc::clone(&self.layer.stalls);
                 let anonymous = caller.is_anonymous();
                 let grpc = is_grpc(&request);
-                let undecoded = self.layer.pressure.undecoded(&caller);
+                let undecoded = caller.undecoded(&self.layer.pressure);
                 let stream = method.is_some_and(|method| method.row().streams_in);
                 // Nobody behind this needs a token, so nobody behind this can let it out.
                 head::lighten(&mut request);
@@ -189,7 +189,7 @@ impl AccessLayer {
         // is known.
         let place = match method {
             Some(Method::HealthWatch | Method::Reflection) => {
-                let source = self.pressure.source(&caller);
+                let source = caller.source(&self.pressure);
                 Some(self.pressure.open_read_stream(&source, None)?)
             }
             _ => None,

@@ -40,7 +40,12 @@ use self::{
     table::{Method, Need},
     token::{SecretHash, Shown},
 };
-use crate::{clock::Clock, listener::Connection, status::Refusal};
+use crate::{
+    clock::Clock,
+    listener::{Connection, network},
+    pressure::{Pressure, Source, answers::AnswerRoom, undecoded::Undecoded},
+    status::Refusal,
+};
 
 /// How often the file is looked at.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
@@ -396,6 +401,33 @@ impl Caller {
     /// The connection of the request.
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// Where its requests come from.
+    pub(crate) fn source(&self, pressure: &Pressure) -> Source {
+        let connection = self.connection();
+        let budget = match connection.id {
+            0 => pressure.unknown().budget,
+            _ => Arc::clone(&connection.budget),
+        };
+        Source {
+            id: connection.id,
+            budget,
+            principal: self.principal().cloned(),
+            anonymous: self.is_anonymous(),
+            network: network(connection.peer.ip()),
+        }
+    }
+
+    /// Counts the bytes of a request's messages that have begun and are not complete.
+    pub(crate) fn undecoded(&self, pressure: &Pressure) -> Undecoded {
+        let connection = Arc::clone(&self.connection().undecoded);
+        pressure.undecoded(connection, self.source(pressure).key())
+    }
+
+    /// The room for its answers.
+    pub(crate) fn answer_room(&self, pressure: &Pressure) -> AnswerRoom {
+        pressure.answer_room(self.source(pressure).key())
     }
 
     /// Whether the caller has a role in a ledger, now.

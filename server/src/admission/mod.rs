@@ -38,7 +38,6 @@ use crate::{
     access::{Caller, role::Role},
     content::{SharedGate, State},
     identity::log_signers::LogSigners,
-    ledger::policies::Sets,
 };
 pub(crate) use contents::{Attached, Contents};
 
@@ -66,6 +65,9 @@ pub(crate) fn is_trust_shaped(payload: &[u8]) -> bool {
         _ => false,
     }
 }
+
+/// PolicySets of a request, by their envelopes.
+pub(crate) type PolicySets = Vec<(usize, TrustStatement)>;
 
 /// Who sends a request, as far as admission asks.
 #[derive(Debug, Clone, Default)]
@@ -593,7 +595,7 @@ impl Admitted {
 impl Admitting {
     /// PolicySets whose signatures have been verified, by keys that are authorities now. (Another is
     /// refused in the step, or was recorded before: nobody has to compile it.)
-    pub(crate) fn policies(&self, trust: &RwLock<trust::Registry>) -> Sets {
+    pub(crate) fn policies(&self, trust: &RwLock<trust::Registry>) -> PolicySets {
         debug_assert!(self.signatures.is_empty(), "every signature was looked at");
         let sets = self.batch.statements.iter().filter_map(|statement| {
             let Kind::Trust(said) = &statement.kind else {

@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Instant};
 
 use deed_proto::v1;
 
-use super::{Appends, RETRY_AFTER};
+use super::{Appends, cost::Cost};
 use crate::{
     admission::{Admission, AdmittedBatch, Contents, Rejected, Sender, is_trust_shaped},
     ledger::{Ledger, policies::Busy},
     metrics::Stage,
-    pressure::{Source, cost::Cost},
+    pressure::{RETRY_AFTER, Source},
     status::Refusal,
 };
 

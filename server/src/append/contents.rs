@@ -7,13 +7,13 @@ use deed_evidence::{CommitmentDigest, trust, trust::TrustStatement};
 use deed_proto::v1::{self, append_result};
 use deed_tlog::LeafIndex;
 
-use super::{Appends, OnQuota, RETRY_AFTER};
+use super::{Appends, OnQuota};
 use crate::{
     admission::{AdmittedBatch, Attached, Contents, Erasable, Sender},
     content::{ContentStore, ErasureGuard, LedgerRef, NewContent, State},
     grpc::blocking,
     ledger::Ledger,
-    pressure::Source,
+    pressure::{RETRY_AFTER, Source},
     status::Refusal,
     store::LedgerNumber,
 };

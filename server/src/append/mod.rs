@@ -2,6 +2,7 @@
 
 mod admitting;
 mod contents;
+mod cost;
 mod reasons;
 
 use std::{
@@ -14,23 +15,17 @@ use deed_evidence::{CommitmentDigest, Micros, RULES_ASSESSED, TaskId, assess::As
 use deed_proto::v1::{self, append_result};
 use deed_tlog::{InclusionProof, LeafIndex, SizeRange, TreeSize};
 
-use self::contents::Twins;
+use self::{contents::Twins, cost::Cost};
 use crate::{
     admission::{ENVELOPES_MAX, REQUEST_PAYLOAD_BYTES_MAX, Rejected, Sender},
     clock::keeper::{BEHIND_MAX_US, Timekeeper},
     content::ContentStore,
     ledger::{Ledger, Readable, registry::Registry, step::Placement},
     metrics::{Metrics, Stage},
-    pressure::{Pressure, Room, Source, SourceKey, TooMuchWaits, cost::Cost, quota::OverQuota},
+    pressure::{Pressure, RETRY_AFTER, Room, Source, SourceKey, TooMuchWaits, quota::OverQuota},
     shard::{Answer, Confirmed, NoAnswer, Pending, Reservation, Shards},
     status::Refusal,
 };
-
-/// How long a request waits for room in its shard's queue, unless a test says otherwise.
-pub(crate) const QUEUE_WAIT: Duration = Duration::from_secs(5);
-
-/// When a caller should try again that found no room.
-pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// Takes append requests.
 pub(crate) struct Appends {

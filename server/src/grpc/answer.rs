@@ -39,8 +39,8 @@ impl Context {
         bytes: usize,
         make: impl FnOnce() -> Result<M, Refusal> + Send + 'static,
     ) -> Result<Response<M>, Status> {
-        let room = self.pressure.answer_room(caller);
-        let share = room.take(bytes).await?;
+        let room = caller.answer_room(&self.pressure);
+        let share = room.take(bytes).await.map_err(Refusal::from)?;
         let made = self.read_for(caller, move || Ok((make()?, share)));
         let (message, share) = made.await?;
         room.made(share, message.encoded_len());
@@ -56,13 +56,13 @@ impl Context {
         method: Method,
         ledger: &Arc<Ledger>,
     ) -> Result<Reading, Refusal> {
-        let source = self.pressure.source(&caller);
+        let source = caller.source(&self.pressure);
         let open = self
             .pressure
             .open_read_stream(&source, Some(ledger.number))?;
         Ok(Reading {
             context: self.clone(),
-            room: self.pressure.answer_room(&caller),
+            room: caller.answer_room(&self.pressure),
             caller,
             ledger: Arc::clone(ledger),
             method,
@@ -77,7 +77,7 @@ impl Reading {
         tokio::select! {
             biased;
             () = self.context.stopped() => Err(stopping()),
-            share = self.room.take(bytes) => share,
+            share = self.room.take(bytes) => Ok(share?),
         }
     }
 

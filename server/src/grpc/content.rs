@@ -62,8 +62,9 @@ impl Content for ContentService {
             .await?;
         let ledger = LedgerRef::from(&*ledger);
         let contents = Arc::clone(&self.0.contents);
-        let source = self.0.pressure.source(&caller);
-        let _place = contents.uploads.take(&source, Some(ledger.number))?;
+        let source = caller.source(&self.0.pressure);
+        let place = contents.uploads.take(&source, Some(ledger.number));
+        let _place = place.map_err(Refusal::from)?;
         let principal = caller.principal().cloned().unwrap_or_else(|| Arc::from(""));
         let size = begin.size;
         let begin_upload = move || {
@@ -153,7 +154,7 @@ impl Content for ContentService {
             .ledger(&caller, Method::EraseContent, &request.ledger)
             .await?;
         let sender = Sender::of(&caller, &request.ledger);
-        let source = self.0.pressure.source(&caller);
+        let source = caller.source(&self.0.pressure);
         let context = self.0.clone();
         // A caller that gives up leaves no erasure half done.
         let erasing = tokio::spawn(async move {

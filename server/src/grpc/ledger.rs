@@ -11,9 +11,9 @@ use super::{Answers, Context, info, info_of, stopping};
 use crate::{
     access::{Caller, body::Kept, role::EVERY_LEDGER, table::Method},
     admission::Sender,
-    append::{Answered, InFlight, OnQuota, QUEUE_WAIT},
+    append::{Answered, InFlight, OnQuota},
     ledger::registry::{NewLedger, Page, RegistryError},
-    pressure::answers::PAGE_ROOM,
+    pressure::{QUEUE_WAIT, answers::PAGE_ROOM},
     shard::NoAnswer,
     status::Refusal,
 };
@@ -51,7 +51,7 @@ impl Ledger for LedgerService {
         let request = request.into_inner();
         caller.require(Method::Append, &request.ledger)?;
         let sender = Sender::of(&caller, &request.ledger);
-        let source = self.0.pressure.source(&caller);
+        let source = caller.source(&self.0.pressure);
         let appends = &self.0.appends;
         let in_flight = appends
             .begin(request, &sender, &source, OnQuota::Refuse)
@@ -73,7 +73,9 @@ impl Ledger for LedgerService {
         // asked for each request.
         caller.require_somewhere(Method::AppendStream)?;
         let pressure = &self.0.pressure;
-        let place = pressure.open_append_stream(&pressure.source(&caller))?;
+        let place = pressure
+            .open_append_stream(&caller.source(pressure))
+            .map_err(Refusal::from)?;
         let quotas = &pressure.quotas;
         let open = quotas
             .open_stream(caller.principal())
@@ -101,7 +103,7 @@ impl Ledger for LedgerService {
         caller.require(Method::CreateLedger, EVERY_LEDGER)?;
         let store = self.0.registry.store();
         store.disk().room_for_log().map_err(Refusal::from)?;
-        let source = self.0.pressure.source(&caller).key();
+        let source = caller.source(&self.0.pressure).key();
         let request = request.into_inner();
         let context = self.0.clone();
         let runtime = tokio::runtime::Handle::current();
@@ -192,7 +194,7 @@ async fn take_in(
     mut requests: Streaming<v1::AppendRequest>,
     taken: mpsc::Sender<Taken>,
 ) {
-    let source = context.pressure.source(&caller);
+    let source = caller.source(&context.pressure);
     let _open = context.metrics.stream();
     loop {
         let request = tokio::select! {

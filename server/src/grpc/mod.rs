@@ -27,12 +27,12 @@ use cut::Cut;
 
 use crate::{
     access::{Caller, table::Method},
-    append::{Appends, QUEUE_WAIT, RETRY_AFTER},
+    append::Appends,
     content::ContentStore,
     ledger::{Ledger, registry::Registry},
     listener::Counters,
     metrics::Metrics,
-    pressure::{Pressure, SourceKey},
+    pressure::{Pressure, QUEUE_WAIT, RETRY_AFTER, SourceKey},
     status::Refusal,
     store::{Store, records::LedgerRecord},
 };
@@ -92,7 +92,7 @@ impl Context {
         caller: &Caller,
         read: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
-        self.read_as(&self.pressure.source(caller).key(), read)
+        self.read_as(&caller.source(&self.pressure).key(), read)
             .await
     }
 

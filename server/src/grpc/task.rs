@@ -42,7 +42,7 @@ pub(super) async fn receipt(
 ) -> Result<Response<v1::RequestTaskReceiptResponse>, Status> {
     assessed(&ledger)?;
     let task = task_id(task)?;
-    let source = context.pressure.source(caller);
+    let source = caller.source(&context.pressure);
     let (answer, _room) = context.appends.task_receipt(&ledger, task, &source).await?;
     let Some(Placement::Recorded { leaf }) = answer.placements.first() else {
         return Err(no_task(task).into());

@@ -26,6 +26,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::step::SharedTrust;
 use crate::{
+    admission::PolicySets,
     pressure::{Budget, SourceKey},
     store::LedgerNumber,
 };
@@ -78,9 +79,6 @@ struct Kept {
     bytes: usize,
 }
 
-/// PolicySets of a request, by their envelopes.
-pub(crate) type Sets = Vec<(usize, TrustStatement)>;
-
 impl Policies {
     /// Texts that were compiled so far.
     pub(crate) fn compiled(&self) -> u64 {
@@ -93,7 +91,7 @@ impl Policies {
         self: &Arc<Self>,
         ledger: LedgerNumber,
         caller: &SourceKey,
-        sets: Sets,
+        sets: PolicySets,
         wait_max: Duration,
     ) -> Result<Vec<(usize, WireError)>, Busy> {
         let place = Arc::new(self.queue.place(ledger).ok_or(Busy)?);
@@ -215,7 +213,7 @@ mod tests {
         StoredPolicy::new(&text, DEFAULT_SCHEMA, CEDAR_VERSION)
     }
 
-    fn sets(policies: &[StoredPolicy]) -> Sets {
+    fn sets(policies: &[StoredPolicy]) -> PolicySets {
         let set = |policy: &StoredPolicy| TrustStatement::PolicySet {
             policy: policy.clone(),
             rules_version: 2,
@@ -227,7 +225,7 @@ mod tests {
         policies: &Arc<Policies>,
         ledger: LedgerNumber,
         caller: u64,
-        sets: Sets,
+        sets: PolicySets,
     ) -> Result<Vec<(usize, WireError)>, Busy> {
         let caller = SourceKey::Connection(caller);
         let wait = Duration::from_secs(60);

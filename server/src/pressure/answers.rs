@@ -17,8 +17,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{Budget, Share, SourceKey};
-use crate::{append::RETRY_AFTER, status::Refusal};
+use super::{Budget, LimitReached, RETRY_AFTER, Share, SourceKey};
 
 /// Bytes of entries, or of whatever else a stream brings, in one message of it. The last one goes
 /// beyond, by an entry's 64 KiB at most.
@@ -100,12 +99,12 @@ impl AnswerRoom {
     /// Waits for room to make a message in.
     ///
     /// # Errors
-    /// [`Refusal::Quota`] if the source's readers have left no room for too long.
-    pub(crate) async fn take(&self, bytes: usize) -> Result<Share, Refusal> {
+    /// [`LimitReached`] if the source's readers have left no room for too long.
+    pub(crate) async fn take(&self, bytes: usize) -> Result<Share, LimitReached> {
         let taking = self.budget.take(&self.source, bytes);
         tokio::time::timeout(self.wait, taking).await.map_err(|_| {
             self.refused.fetch_add(1, Relaxed);
-            Refusal::Quota {
+            LimitReached {
                 what: format!(
                     "there was no room for this answer within {} ms: answers that are not taken fill \
                      it; take yours, or ask for less at a time",
@@ -204,7 +203,7 @@ mod tests {
                 Err(refusal) => break refusal,
             }
         };
-        assert!(matches!(&refused, Refusal::Quota { what, .. } if what.contains("not taken")));
+        assert!(matches!(&refused, LimitReached { what, .. } if what.contains("not taken")));
         assert_eq!(answers.refused(), 1);
         assert!(answers.held() <= 4 << 20);
         assert!(answers.room(B).take(CHUNK_ROOM).await.is_ok());

@@ -21,7 +21,6 @@ pub(crate) mod answers;
 mod budget;
 #[cfg(test)]
 mod budget_tests;
-pub(crate) mod cost;
 mod drr;
 pub(crate) mod places;
 pub(crate) mod quota;
@@ -44,13 +43,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(crate) use budget::{Budget, Share};
 pub(crate) use places::Place;
 
-use crate::{
-    access::Caller, listener::network, options::LimitOptions, status::Refusal, store::LedgerNumber,
-};
+use crate::{options::LimitOptions, store::LedgerNumber};
 use answers::{AnswerRoom, Answers};
 use places::{Bounds, Places};
 use quota::{Quotas, Ticks};
 use undecoded::Undecoded;
+
+/// How long a request waits for room in its shard's queue, unless a test says otherwise.
+pub(crate) const QUEUE_WAIT: Duration = Duration::from_secs(5);
+
+/// When a caller should try again that found no room.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// Streams of reads (entries, heads, trust) that one connection may have open. Each holds at most
 /// one message that its reader has not taken.
@@ -143,6 +146,13 @@ pub(crate) struct Pressure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooMuchWaits;
 
+/// A bound of the server's is reached, of this caller or of all: what it is, and when to try again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LimitReached {
+    pub(crate) what: String,
+    pub(crate) retry_after: Duration,
+}
+
 /// What a request holds beside its place in the shard's queue, until it is answered.
 #[derive(Debug)]
 pub(crate) struct Room {
@@ -190,39 +200,14 @@ impl Pressure {
         }
     }
 
-    /// Where a caller's requests come from.
-    pub(crate) fn source(&self, caller: &Caller) -> Source {
-        let connection = caller.connection();
-        let principal = caller.principal().cloned();
-        let anonymous = caller.is_anonymous();
-        let network = network(connection.peer.ip());
-        match connection.id {
-            0 => Source {
-                principal,
-                anonymous,
-                network,
-                ..self.unknown.clone()
-            },
-            id => Source {
-                id,
-                budget: Arc::clone(&connection.budget),
-                principal,
-                anonymous,
-                network,
-            },
-        }
-    }
-
-    /// Where the server's own requests come from, and those of tests.
-    #[cfg(test)]
+    /// Where requests come from that came over no connection, such as those of tests.
     pub(crate) fn unknown(&self) -> Source {
         self.unknown.clone()
     }
 
     /// Counts the bytes of a request's messages that have begun and are not complete.
-    pub(crate) fn undecoded(&self, caller: &Caller) -> Undecoded {
-        let connection = Arc::clone(&caller.connection().undecoded);
-        Undecoded::new(&self.undecoded, connection, self.source(caller).key())
+    pub(crate) fn undecoded(&self, connection: Arc<Semaphore>, source: SourceKey) -> Undecoded {
+        Undecoded::new(&self.undecoded, connection, source)
     }
 
     /// Bytes of all messages that have begun and are not complete.
@@ -263,9 +248,9 @@ impl Pressure {
         Ok((room, place))
     }
 
-    /// The room for a caller's answers.
-    pub(crate) fn answer_room(&self, caller: &Caller) -> AnswerRoom {
-        self.answers.room(self.source(caller).key())
+    /// The room for the answers to a source.
+    pub(crate) fn answer_room(&self, source: SourceKey) -> AnswerRoom {
+        self.answers.room(source)
     }
 
     /// For `/metrics`.
@@ -276,25 +261,25 @@ impl Pressure {
     /// A place for a stream of reads, of a ledger or of none.
     ///
     /// # Errors
-    /// [`Refusal::Quota`] if there is none.
+    /// [`LimitReached`] if there is none.
     pub(crate) fn open_read_stream(
         &self,
         source: &Source,
         ledger: Option<LedgerNumber>,
-    ) -> Result<Place, Refusal> {
+    ) -> Result<Place, LimitReached> {
         self.read_streams.take(source, ledger)
     }
 
     /// Counts an append stream, until what is returned is dropped.
     ///
     /// # Errors
-    /// [`Refusal::Quota`] if there are as many as there may be, of this source or of all.
-    pub(crate) fn open_append_stream(&self, source: &Source) -> Result<Share, Refusal> {
+    /// [`LimitReached`] if there are as many as there may be, of this source or of all.
+    pub(crate) fn open_append_stream(&self, source: &Source) -> Result<Share, LimitReached> {
         self.append_streams
             .try_take(&source.key(), 1)
             .ok_or_else(|| {
                 self.append_streams_refused.fetch_add(1, Relaxed);
-                Refusal::Quota {
+                LimitReached {
                     what: "too many append streams are open, of yours or of all callers' \
                            (limits.append_streams); end one that is idle, or send with Append"
                         .to_owned(),

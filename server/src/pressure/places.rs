@@ -18,8 +18,8 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{Source, SourceKey};
-use crate::{status::Refusal, store::LedgerNumber};
+use super::{LimitReached, Source, SourceKey};
+use crate::store::LedgerNumber;
 
 /// When a caller should try again that found no place: only what it, or others, end helps.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -100,19 +100,19 @@ impl Places {
     /// Takes a place. What the caller may do must be known by then.
     ///
     /// # Errors
-    /// [`Refusal::Quota`], which says whose bound it is.
+    /// [`LimitReached`], which says whose bound it is.
     pub(crate) fn take(
         self: &Arc<Self>,
         source: &Source,
         ledger: Option<LedgerNumber>,
-    ) -> Result<Place, Refusal> {
+    ) -> Result<Place, LimitReached> {
         let key = source.key();
         let mut taken = self.taken.lock();
         if let Some((who, max)) = self.full(&taken, source.id, &key, ledger) {
             drop(taken);
             self.refused.fetch_add(1, Relaxed);
             let what = self.what;
-            return Err(Refusal::Quota {
+            return Err(LimitReached {
                 what: format!(
                     "no more than {max} {what} at once are allowed to {who}; end one of yours, or come back later"
                 ),
@@ -240,8 +240,8 @@ mod tests {
         Places::new("streams", bounds)
     }
 
-    fn says(refused: Result<Place, Refusal>, who: &str) {
-        let Err(Refusal::Quota { what, .. }) = refused else {
+    fn says(refused: Result<Place, LimitReached>, who: &str) {
+        let Err(LimitReached { what, .. }) = refused else {
             panic!("{refused:?}");
         };
         assert!(what.contains(who), "{what}");
@@ -315,7 +315,7 @@ mod tests {
         for id in 0..11 {
             take(id, 1).unwrap();
         }
-        let of_ledger = |refused: Result<(), Refusal>| matches!(refused, Err(Refusal::Quota { what, .. }) if what.contains("a ledger"));
+        let of_ledger = |refused: Result<(), LimitReached>| matches!(refused, Err(LimitReached { what, .. }) if what.contains("a ledger"));
         assert!(of_ledger(take(11, 1)));
         // The last one is for somebody who has none.
         take(20, 1).unwrap();

@@ -27,7 +27,7 @@ use governor::{
 };
 use parking_lot::Mutex;
 
-use crate::{options::QuotaOptions, status::Refusal};
+use crate::options::QuotaOptions;
 
 /// Principals that are remembered. Those who have used nothing lately are forgotten, so this
 /// bounds how many may be busy within a second or owe something.
@@ -189,13 +189,6 @@ pub(crate) struct OverQuota {
     pub(crate) what: String,
     /// When to try again.
     pub(crate) retry_after: Duration,
-}
-
-impl From<OverQuota> for Refusal {
-    fn from(over: OverQuota) -> Self {
-        let OverQuota { what, retry_after } = over;
-        Self::Quota { what, retry_after }
-    }
 }
 
 /// An append stream that is open, until it is dropped.
