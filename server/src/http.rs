@@ -12,7 +12,7 @@ use axum::{
     Router,
     body::Body,
     extract::{Path, State},
-    http::{HeaderValue, Response, StatusCode, Version, header},
+    http::{Response, StatusCode},
     routing::get,
 };
 use bytes::Bytes;
@@ -24,7 +24,10 @@ use crate::{
     grpc::Context,
     ledger::Ledger,
     pressure::answers::{AnswerRoom, CHUNK_BYTES, CHUNK_ROOM, PROOF_ROOM},
-    status::Refusal,
+    status::{
+        Refusal,
+        http::{NO_CACHE, answer, refused, text},
+    },
 };
 
 /// A checkpoint may be as old as this when it is served from a cache.
@@ -32,10 +35,6 @@ const CHECKPOINT_CACHE: &str = "public, max-age=1";
 
 /// Tiles and entries never change.
 const TILE_CACHE: &str = "public, max-age=31536000, immutable";
-
-/// For answers that need a role, which are for nobody else: a cache in front of the server does not ask
-/// who calls.
-const NO_CACHE: &str = "no-store";
 
 /// The routes, each with what it answers.
 pub(crate) const ROUTES: [(&str, &[Method]); 2] = [
@@ -217,66 +216,6 @@ fn no_such_tile() -> Response<Body> {
     not_found("the tree has no such tile, or not so wide a one")
 }
 
-fn answer(media_type: &'static str, cache: &'static str, body: impl Into<Body>) -> Response<Body> {
-    let mut response = Response::new(body.into());
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
-    response
-}
-
 fn not_found(what: &str) -> Response<Body> {
     text(StatusCode::NOT_FOUND, what.to_owned())
-}
-
-/// The same words as over gRPC, with the status that HTTP has for them.
-pub(crate) fn refused(refusal: Refusal) -> Response<Body> {
-    let code = match refusal {
-        Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
-        Refusal::NotFound(_) | Refusal::BeyondTree { .. } => StatusCode::NOT_FOUND,
-        Refusal::AlreadyExists(_) => StatusCode::CONFLICT,
-        Refusal::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
-        Refusal::Forbidden(_) => StatusCode::FORBIDDEN,
-        Refusal::Precondition { .. } => StatusCode::CONFLICT,
-        Refusal::Quota { .. } | Refusal::Full(_) => StatusCode::TOO_MANY_REQUESTS,
-        Refusal::Overloaded { .. } | Refusal::Unavailable(_) | Refusal::NoSpace(_) => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
-        Refusal::Damaged(_) | Refusal::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    let status: tonic::Status = refusal.into();
-    let mut response = text(code, status.message().to_owned());
-    // RFC 9110 section 15.5.2: a 401 says what would be accepted.
-    if code == StatusCode::UNAUTHORIZED {
-        let challenge = HeaderValue::from_static("Bearer");
-        response
-            .headers_mut()
-            .insert(header::WWW_AUTHENTICATE, challenge);
-    }
-    response
-}
-
-/// Refuses a request that was not understood, and over HTTP/1 the connection that it came over. HTTP/2
-/// has no such header (RFC 9113 section 8.2.2), and other requests on its connection.
-pub(crate) fn malformed(version: Version, code: StatusCode, why: &str) -> Response<Body> {
-    let mut response = text(code, why.to_owned());
-    if version <= Version::HTTP_11 {
-        let close = HeaderValue::from_static("close");
-        response.headers_mut().insert(header::CONNECTION, close);
-    }
-    response
-}
-
-fn text(code: StatusCode, what: String) -> Response<Body> {
-    let mut response = answer(
-        "text/plain; charset=utf-8",
-        NO_CACHE,
-        Bytes::from(what + "\n"),
-    );
-    *response.status_mut() = code;
-    response
 }

@@ -28,12 +28,12 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::{
-    principal::{self, PrincipalError},
     role::{EVERY_LEDGER, Role},
     token::{self, NewToken, SecretHash},
 };
 use crate::{
-    ledger::is_valid_name,
+    ledger_name::LedgerName,
+    principal::{self, PrincipalError},
     secret_file::{self, Exposed},
 };
 
@@ -453,12 +453,11 @@ impl GrantRecord {
 }
 
 fn check_ledger(ledger: &str) -> Result<(), AccessError> {
-    if is_valid_name(ledger) {
-        Ok(())
-    } else {
-        Err(AccessError::Ledger {
+    match LedgerName::parse(ledger) {
+        Some(_) => Ok(()),
+        None => Err(AccessError::Ledger {
             ledger: ledger.to_owned(),
-        })
+        }),
     }
 }
 

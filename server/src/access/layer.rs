@@ -82,7 +82,7 @@ where
             let response = if is_grpc(&request) {
                 Status::resource_exhausted(why).into_http()
             } else {
-                crate::http::malformed(request.version(), status, why).map(Body::new)
+                crate::status::http::malformed(request.version(), status, why).map(Body::new)
             };
             return Box::pin(async move { Ok(response) });
         }
@@ -233,7 +233,7 @@ fn answer(grpc: bool, refusal: Refusal) -> Response<Body> {
     if grpc {
         return Status::from(refusal).into_http();
     }
-    crate::http::refused(refusal).map(Body::new)
+    crate::status::http::refused(refusal).map(Body::new)
 }
 
 fn is_grpc(request: &Request<Body>) -> bool {

@@ -15,7 +15,6 @@ mod head;
 pub(crate) mod layer;
 #[cfg(test)]
 mod matrix_tests;
-pub mod principal;
 pub mod role;
 pub(crate) mod table;
 #[cfg(test)]

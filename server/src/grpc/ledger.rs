@@ -13,6 +13,7 @@ use crate::{
     admission::Sender,
     append::{Answered, InFlight, OnQuota},
     ledger::registry::{NewLedger, Page, RegistryError},
+    ledger_name::LedgerName,
     pressure::{QUEUE_WAIT, answers::PAGE_ROOM},
     shard::NoAnswer,
     status::Refusal,
@@ -148,7 +149,7 @@ impl Ledger for LedgerService {
         };
         // The token is the last name of the page before.
         let after = request.page_token;
-        if !after.is_empty() && !crate::ledger::is_valid_name(&after) {
+        if !after.is_empty() && LedgerName::parse(&after).is_none() {
             let what = "is not a token that this server gave out";
             return Err(Refusal::field("page_token", what).into());
         }

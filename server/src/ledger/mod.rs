@@ -42,9 +42,6 @@ use crate::{
     store::{LedgerNumber, Store, records::LedgerRecord},
 };
 
-/// Longest name of a ledger in bytes.
-pub(crate) const NAME_BYTES_MAX: usize = 63;
-
 /// A ledger that is in use.
 pub(crate) struct Ledger {
     pub(crate) number: LedgerNumber,
@@ -181,14 +178,4 @@ impl From<&Ledger> for LedgerRef {
             id: ledger.id,
         }
     }
-}
-
-/// Whether a name is 1 to 63 of `a-z 0-9 -`, without a hyphen at either end.
-pub(crate) fn is_valid_name(name: &str) -> bool {
-    (1..=NAME_BYTES_MAX).contains(&name.len())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        && !name.starts_with('-')
-        && !name.ends_with('-')
 }

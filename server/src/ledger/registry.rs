@@ -19,7 +19,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use super::{
-    Ledger, Readable, is_valid_name,
+    Ledger, Readable,
     past_trust::PastTrust,
     policies::{self, Policies},
     step::{LedgerState, Records, SharedTrust},
@@ -29,6 +29,7 @@ use crate::{
     clock::Clock as _,
     clock::keeper::{ClockFault, Timekeeper},
     identity::{Identity, log_signers::LogSigners},
+    ledger_name::LedgerName,
     store::{
         Batch, Family, LedgerNumber, Store, StoreError, keys,
         records::LedgerRecord,
@@ -319,9 +320,7 @@ impl Registry {
         let not_found = || RegistryError::NotFound {
             name: name.chars().take(64).collect(),
         };
-        if !is_valid_name(name) {
-            return Err(not_found());
-        }
+        let name = LedgerName::parse(name).ok_or_else(not_found)?.as_str();
         // Before the lock: names that nobody has must not queue for it.
         if self.store.ledger(name)?.is_none() {
             return Err(not_found());
@@ -413,9 +412,7 @@ impl Registry {
         authority_keys: &[Bytes],
         commit: impl FnOnce(NewLedger) -> Result<(), RegistryError>,
     ) -> Result<Arc<Ledger>, RegistryError> {
-        if !is_valid_name(name) {
-            return Err(RegistryError::Name);
-        }
+        let name = LedgerName::parse(name).ok_or(RegistryError::Name)?.as_str();
         let authority_keys = checked_authority_keys(authority_keys)?;
         let _creating = self.creating.lock();
         if self.store.ledger(name)?.is_some() {

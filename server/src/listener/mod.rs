@@ -50,8 +50,7 @@ use self::{
 pub(crate) use self::{places::network, rules::check_rules};
 pub use self::{rules::RuleError, tls::TlsError};
 use crate::{
-    access::principal, metrics::Connections, options::LimitOptions,
-    pressure::undecoded::MESSAGE_BYTES_MAX,
+    metrics::Connections, options::LimitOptions, pressure::undecoded::MESSAGE_BYTES_MAX, principal,
 };
 
 /// Connections that wait to be served. Serving one takes no time, so few ever wait.

@@ -28,8 +28,6 @@ pub(crate) use rpcs::Rpc;
 use rpcs::Rpcs;
 pub(crate) use text::{Connections, Contents, Observed};
 
-use crate::search::query::Looked;
-
 /// gRPC has the statuses 0 to 16.
 const CODES: usize = 17;
 
@@ -79,6 +77,15 @@ pub(crate) enum Synced {
 impl Synced {
     const ALL: [(Self, &'static str); 2] =
         [(Self::Store, "store"), (Self::HeadGuard, "head_guard")];
+}
+
+/// Entries that a search looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Looked {
+    /// Because the index, or a finding, named them.
+    pub(crate) indexed: u64,
+    /// Because there is no index.
+    pub(crate) scanned: u64,
 }
 
 /// All counters. Shared by reference; every method is cheap and never waits.

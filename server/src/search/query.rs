@@ -18,6 +18,7 @@ use super::{
     time::first_at,
 };
 use crate::{
+    metrics::Looked,
     pressure::answers::CHUNK_BYTES,
     store::{LedgerNumber, Store, StoreError, pack::Unpacked, search::FindingAt},
 };
@@ -144,15 +145,6 @@ impl Page {
         self.bytes += found.entry.len();
         self.entries.push(found);
     }
-}
-
-/// Entries that were looked at.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Looked {
-    /// Because the index, or a finding, named them.
-    pub(crate) indexed: u64,
-    /// Because there is no index.
-    pub(crate) scanned: u64,
 }
 
 /// A search that is under way.

@@ -11,13 +11,14 @@ use prost::Message as _;
 use super::{
     SEGMENT_LEAVES, indexed_to,
     keep::{Indexed, index_segment},
-    query::{Bounds, Cursor, Looked, PAGE_ENTRIES, Page, Query},
+    query::{Bounds, Cursor, PAGE_ENTRIES, Page, Query},
     reindex,
     time::first_at,
 };
 use crate::{
     fsck,
     ledger::Ledger,
+    metrics::Looked,
     store::{Batch, Family, Store, keys},
     testing::{Engine, Producer, briefs},
 };

@@ -1,4 +1,6 @@
-//! The one place where errors become gRPC statuses.
+//! The one place where errors become gRPC statuses, and those of HTTP.
+
+pub(crate) mod http;
 
 use std::{collections::HashMap, time::Duration};
 
