@@ -32,8 +32,8 @@ use tokio::{
 use tower::ServiceExt as _;
 
 use crate::{
+    context::Context,
     descriptors,
-    grpc::Context,
     ledger::Ledger,
     listener::{ACCEPT_PAUSE, activity::Activity, places::Places},
     metrics::Observed,

@@ -21,7 +21,7 @@ use futures::{StreamExt as _, stream};
 
 use crate::{
     access::{Caller, table::Method},
-    grpc::Context,
+    context::Context,
     ledger::Ledger,
     pressure::answers::{AnswerRoom, CHUNK_BYTES, CHUNK_ROOM, PROOF_ROOM},
     status::{

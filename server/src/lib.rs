@@ -11,9 +11,11 @@ mod admission;
 mod append;
 #[doc(hidden)]
 pub mod bench;
+mod blocking;
 mod clock;
 pub mod config;
 mod content;
+mod context;
 mod descriptors;
 pub mod fsck;
 #[cfg(test)]

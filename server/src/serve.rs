@@ -29,10 +29,10 @@ use crate::{
     append::Appends,
     clock::{Clock, keeper::Timekeeper},
     content::{ContentStartError, ContentStore},
+    context::Context,
     descriptors::{self, DescriptorError},
     grpc::{
-        Context, actions::ActionsService, content::ContentService, ledger::LedgerService,
-        log::LogService,
+        actions::ActionsService, content::ContentService, ledger::LedgerService, log::LogService,
     },
     guard::{self, GuardError},
     http,

@@ -23,7 +23,7 @@ use crate::{
     append::{Answered, Appends, OnQuota},
     clock::{Clock, keeper::Timekeeper},
     content::ContentStore,
-    grpc::Context,
+    context::Context,
     guard::{self, GuardSlot},
     identity::Identity,
     ledger::{

@@ -35,7 +35,6 @@ use deed_tlog::{Hash, PublicKey, leaf_hash};
 use parking_lot::RwLock;
 
 use crate::{
-    access::{Caller, role::Role},
     content::{SharedGate, State},
     identity::log_signers::LogSigners,
 };
@@ -81,15 +80,6 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    /// What a caller may do in a ledger, as of now.
-    pub(crate) fn of(caller: &Caller, ledger: &str) -> Self {
-        Self {
-            principal: caller.principal().cloned(),
-            may_append: caller.may(ledger, Role::Append),
-            may_change_trust: caller.may(ledger, Role::Authority),
-        }
-    }
-
     /// Anybody, where access is not controlled.
     pub(crate) fn anybody() -> Self {
         Self {

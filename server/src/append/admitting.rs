@@ -8,6 +8,7 @@ use deed_proto::v1;
 use super::{Appends, cost::Cost};
 use crate::{
     admission::{Admission, AdmittedBatch, Contents, Rejected, Sender, is_trust_shaped},
+    blocking::blocking,
     ledger::{Ledger, policies::Busy},
     metrics::Stage,
     pressure::{RETRY_AFTER, Source},
@@ -77,7 +78,7 @@ impl Appends {
         let admitting = match place {
             None => look_through(),
             Some(place) => {
-                crate::grpc::blocking(move || {
+                blocking(move || {
                     let _place = place;
                     Ok(look_through())
                 })

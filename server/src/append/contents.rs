@@ -10,8 +10,8 @@ use deed_tlog::LeafIndex;
 use super::{Appends, OnQuota};
 use crate::{
     admission::{AdmittedBatch, Attached, Contents, Erasable, Sender},
+    blocking::blocking,
     content::{ContentStore, ErasureGuard, LedgerRef, NewContent, State},
-    grpc::blocking,
     ledger::Ledger,
     pressure::{RETRY_AFTER, Source},
     status::Refusal,

@@ -18,6 +18,7 @@ use deed_tlog::{InclusionProof, LeafIndex, SizeRange, TreeSize};
 use self::{contents::Twins, cost::Cost};
 use crate::{
     admission::{ENVELOPES_MAX, REQUEST_PAYLOAD_BYTES_MAX, Rejected, Sender},
+    blocking::blocking,
     clock::keeper::{BEHIND_MAX_US, Timekeeper},
     content::ContentStore,
     ledger::{Ledger, Readable, registry::Registry, step::Placement},
@@ -124,7 +125,7 @@ impl Appends {
             Some(ledger) => ledger,
             None => {
                 let (registry, name) = (Arc::clone(&self.registry), request.ledger.clone());
-                crate::grpc::blocking(move || Ok(registry.ledger(&name)?)).await?
+                blocking(move || Ok(registry.ledger(&name)?)).await?
             }
         };
         self.note_confirmed(&ledger).await?;
@@ -305,7 +306,7 @@ impl Appends {
             return Ok(());
         }
         let (keeper, number) = (Arc::clone(&self.clock), ledger.number);
-        crate::grpc::blocking(move || {
+        blocking(move || {
             keeper.ahead.note(number, newest, clock).map_err(|error| {
                 let what = format!("the confirmed clock cannot be noted: {error}; try again later");
                 Refusal::Unavailable(what)
@@ -500,7 +501,7 @@ async fn prove(ledger: &Arc<Ledger>, answer: &Answer) -> Result<Vec<InclusionPro
         })
         .collect();
     let (ledger, readable) = (Arc::clone(ledger), Arc::clone(&answer.readable));
-    crate::grpc::blocking(move || Ok(ledger.inclusions(&readable, &indexes)?)).await
+    blocking(move || Ok(ledger.inclusions(&readable, &indexes)?)).await
 }
 
 /// Puts the placements of an answer where their envelopes were.

@@ -15,11 +15,11 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     Answers, Context,
     answer::{Reading, respond},
-    blocking, stopping,
+    sender, stopping,
 };
 use crate::{
     access::{Caller, table::Method},
-    admission::Sender,
+    blocking::blocking,
     content::{Begun, LedgerRef, PIECE_BYTES, Reader},
     pressure::{Share, answers::CHUNK_BYTES},
     status::Refusal,
@@ -153,7 +153,7 @@ impl Content for ContentService {
             .0
             .ledger(&caller, Method::EraseContent, &request.ledger)
             .await?;
-        let sender = Sender::of(&caller, &request.ledger);
+        let sender = sender(&caller, &request.ledger);
         let source = caller.source(&self.0.pressure);
         let context = self.0.clone();
         // A caller that gives up leaves no erasure half done.

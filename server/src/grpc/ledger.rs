@@ -7,11 +7,11 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Answers, Context, info, info_of, stopping};
+use super::{Answers, Context, info, info_of, sender, stopping};
 use crate::{
     access::{Caller, body::Kept, role::EVERY_LEDGER, table::Method},
-    admission::Sender,
     append::{Answered, InFlight, OnQuota},
+    blocking::blocking,
     ledger::registry::{NewLedger, Page, RegistryError},
     ledger_name::LedgerName,
     pressure::{QUEUE_WAIT, answers::PAGE_ROOM},
@@ -51,7 +51,7 @@ impl Ledger for LedgerService {
         let caller = Caller::of(request.extensions());
         let request = request.into_inner();
         caller.require(Method::Append, &request.ledger)?;
-        let sender = Sender::of(&caller, &request.ledger);
+        let sender = sender(&caller, &request.ledger);
         let source = caller.source(&self.0.pressure);
         let appends = &self.0.appends;
         let in_flight = appends
@@ -108,7 +108,7 @@ impl Ledger for LedgerService {
         let request = request.into_inner();
         let context = self.0.clone();
         let runtime = tokio::runtime::Handle::current();
-        let ledger = super::blocking(move || {
+        let ledger = blocking(move || {
             let shards = &context.appends.shards;
             let commit = |new: NewLedger| {
                 let number = new.ledger.number;
@@ -218,7 +218,7 @@ async fn take_in(
         // For each request: a stream may name several ledgers, and outlives what was granted.
         let in_flight = match caller.require(Method::AppendStream, &request.ledger) {
             Ok(()) => {
-                let sender = Sender::of(&caller, &request.ledger);
+                let sender = sender(&caller, &request.ledger);
                 let appends = &context.appends;
                 let begun = appends
                     .begin(request, &sender, &source, OnQuota::HoldBack)

@@ -12,8 +12,9 @@ use tokio::{
 
 use super::Ledger;
 use crate::{
+    blocking::blocking,
     clock::{Clock as _, keeper::BEHIND_MAX_US},
-    grpc::Context,
+    context::Context,
     pressure::SourceKey,
 };
 
@@ -71,7 +72,7 @@ pub(crate) async fn round(context: &Context, ahead: usize) -> usize {
 /// `before` is how many ledgers it was behind; how many it is behind now.
 async fn look_at_clock(context: &Context, before: usize) -> usize {
     let clock = Arc::clone(&context.appends.clock);
-    let confirmed = crate::grpc::blocking(move || {
+    let confirmed = blocking(move || {
         let confirmed = clock.take_confirmation();
         // Nobody need ask for anything for it to be known that the clock has leapt.
         let _ = clock.read();
@@ -99,7 +100,7 @@ async fn look_at_clock(context: &Context, before: usize) -> usize {
 async fn release_ahead(context: &Context, confirmed: Micros) {
     let latest = Micros::new(confirmed.get().saturating_add(BEHIND_MAX_US));
     let registry = Arc::clone(&context.registry);
-    let ledgers = crate::grpc::blocking(move || {
+    let ledgers = blocking(move || {
         let names = registry.ahead_of(latest)?;
         let ledgers = names.iter().map(|name| registry.ledger(name));
         // One that cannot be loaded says so when somebody asks for it.
@@ -147,14 +148,14 @@ async fn tick(context: &Context, ledger: Arc<Ledger>) {
 async fn load_due(context: Context) {
     let by = next_look(context.appends.clock.now());
     let registry = Arc::clone(&context.registry);
-    let Ok(names) = crate::grpc::blocking(move || Ok(registry.due_unloaded(by)?)).await else {
+    let Ok(names) = blocking(move || Ok(registry.due_unloaded(by)?)).await else {
         tracing::warn!("what is due in which ledger could not be read; it is tried again");
         return;
     };
     stream::iter(names)
         .for_each_concurrent(LOADS_MAX, |name| {
             let registry = Arc::clone(&context.registry);
-            let loaded = crate::grpc::blocking(move || {
+            let loaded = blocking(move || {
                 // A damaged one does not stop the time of the others.
                 if let Err(error) = registry.ledger(&name) {
                     tracing::warn!(

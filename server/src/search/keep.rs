@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{SEGMENT_LEAVES, segment};
 use crate::{
-    grpc::Context,
+    context::Context,
     ledger::{Ledger, index},
     status::Refusal,
 };
