@@ -27,6 +27,7 @@ use crate::{
     },
     admin::{self, Admin, AdminPort},
     append::Appends,
+    background::{collector::keep_collected, indexer::keep_indexed, ticker::keep_ticking},
     clock::{Clock, keeper::Timekeeper},
     content::{ContentStartError, ContentStore},
     context::Context,
@@ -38,12 +39,10 @@ use crate::{
     http,
     identity::{Identity, IdentityError},
     ledger::registry::Registry,
-    ledger::ticker::keep_ticking,
     listener::{self, Counters, Incoming, RuleError, TlsError, tls::Certificates},
     metrics::Metrics,
     options::{AccessOptions, ClockOptions, ContentOptions, LimitOptions, TlsOptions},
     pressure::{Pressure, QUEUE_WAIT, quota::MachineTicks, undecoded::MESSAGE_BYTES_MAX},
-    search::keep::keep_indexed,
     shard::{ShardThreads, Shards},
     store::{DirectoryLock, Store, StoreError, StoreOptions},
     telemetry::Requests,
@@ -84,10 +83,6 @@ const LEDGER_SERVICE: &str = <LedgerServer<LedgerService> as NamedService>::NAME
 const LOG_SERVICE: &str = <LogServer<LogService> as NamedService>::NAME;
 const ACTIONS_SERVICE: &str = <ActionsServer<ActionsService> as NamedService>::NAME;
 const CONTENT_SERVICE: &str = <ContentServer<ContentService> as NamedService>::NAME;
-
-/// How often contents are looked through for what may go: once all were looked at, and before.
-const COLLECT_INTERVAL: Duration = Duration::from_secs(60);
-const COLLECT_REST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How a server is set up.
 #[derive(Debug, Clone)]
@@ -759,36 +754,5 @@ async fn say_when_stopping(health: HealthReporter, context: Context) {
         ACTIONS_SERVICE,
     ] {
         health.clone().clear_service_status(service).await;
-    }
-}
-
-/// Collects contents that nobody names, and what crashes and clients left behind.
-async fn keep_collected(context: Context) {
-    loop {
-        let wait = match context.contents.collect().await {
-            Ok(collected) => {
-                tracing::debug!(?collected, "contents looked through");
-                // The rest of them, a little later each time.
-                if collected.complete {
-                    COLLECT_INTERVAL
-                } else {
-                    COLLECT_REST_INTERVAL
-                }
-            }
-            Err(error) => {
-                tracing::error!(%error, "contents are not collected");
-                COLLECT_INTERVAL
-            }
-        };
-        tokio::select! {
-            () = context.stopped() => return,
-            () = tokio::time::sleep(wait) => {}
-            // Contents or statements were refused: what may go, goes now. Not more often than this,
-            // whoever asks.
-            () = async {
-                context.registry.store().disk().pressed().await;
-                tokio::time::sleep(COLLECT_REST_INTERVAL).await;
-            } => {}
-        }
     }
 }

@@ -10,8 +10,8 @@ use tempfile::TempDir;
 use super::{Clock as _, SystemClock, confirmation, keeper::Timekeeper};
 use crate::{
     admin::{Admin, NotReady},
-    fsck,
-    ledger::ticker,
+    background::ticker,
+    offline::fsck,
     options::ClockOptions,
     status::Refusal,
     testing::{Authority, Engine, Producer, TASK, TestClock, block_on, briefs, log_of, policy_set},

@@ -538,7 +538,7 @@ fn fsck_opens_every_content_and_tells_damage_apart_from_the_log() {
     });
     let check = || {
         let key_file = data_dir.join("content.key");
-        crate::fsck::check_with(data_dir, &key_file, &mut |_| {}).unwrap()
+        crate::offline::fsck::check_with(data_dir, &key_file, &mut |_| {}).unwrap()
     };
     let record = engine
         .store
@@ -552,7 +552,8 @@ fn fsck_opens_every_content_and_tells_damage_apart_from_the_log() {
     let report = check();
     assert_eq!((report.contents.opened, report.contents.damaged), (4, 0));
     // Without the key file only what can be known is told.
-    let report = crate::fsck::check_with(data_dir, &data_dir.join("none"), &mut |_| {}).unwrap();
+    let report =
+        crate::offline::fsck::check_with(data_dir, &data_dir.join("none"), &mut |_| {}).unwrap();
     assert_eq!((report.contents.opened, report.contents.unopened), (0, 4));
     assert_eq!(report.contents.damaged, 0);
 

@@ -19,7 +19,7 @@ use proptest::prelude::*;
 
 use super::step_tests::{ByHand, admit_with, brief};
 use crate::{
-    fsck,
+    offline::fsck,
     shard::Disk,
     status::Refusal,
     store::LedgerNumber,

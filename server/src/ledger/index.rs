@@ -238,7 +238,7 @@ mod tests {
             write_segment(&engine.store, ledger.number, &readable, 0).unwrap();
         }
         engine.close();
-        let report = crate::fsck::check(dir.path(), &mut |_| {}).unwrap();
+        let report = crate::offline::fsck::check(dir.path(), &mut |_| {}).unwrap();
         assert_eq!(report.leaves, leaf_hashes.len() as u64);
     }
 }

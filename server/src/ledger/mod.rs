@@ -21,7 +21,6 @@ mod signed_tests;
 pub(crate) mod step;
 #[cfg(test)]
 mod step_tests;
-pub(crate) mod ticker;
 #[cfg(test)]
 mod timer_tests;
 pub(crate) mod write;

@@ -15,7 +15,7 @@ use super::{Ledger, step::Placement};
 use crate::{
     admission::{Admission, AdmittedBatch, Kind, Sender},
     clock::Clock as _,
-    fsck,
+    offline::fsck,
     pressure::SourceKey,
     status::Refusal,
     testing::{

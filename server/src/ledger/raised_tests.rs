@@ -5,7 +5,7 @@ use deed_evidence::{PayloadDigest, replay::Replay, statement::AUTHORITY_PRODUCER
 use deed_proto::v1::{self, FindingKind, IntentState, rejection::Reason, statement::Body};
 
 use crate::{
-    fsck,
+    offline::fsck,
     store::LedgerNumber,
     testing::{Authority, Engine, Producer, TASK, briefs, policy_set, task_of},
 };

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -23,7 +24,7 @@ use super::{
     past_trust::PastTrust,
     policies::{self, Policies},
     step::{LedgerState, Records, SharedTrust},
-    ticker, write,
+    write,
 };
 use crate::{
     clock::Clock as _,
@@ -36,6 +37,16 @@ use crate::{
         recover::{self, LoadError},
     },
 };
+
+/// Between two looks at ledgers that are not in memory: one key is read of each. Loaded is what will be
+/// due by the next look, so that nothing is late because nobody has asked for its ledger.
+pub(crate) const UNLOADED_INTERVAL: Duration = Duration::from_secs(60);
+
+/// When ledgers that are not in memory are looked at again, at the latest.
+pub(crate) fn next_look(now: Micros) -> Micros {
+    let interval = i64::try_from(UNLOADED_INTERVAL.as_micros()).unwrap_or(i64::MAX);
+    Micros::new(now.get().saturating_add(interval))
+}
 
 /// A ledger that cannot be had.
 #[derive(Debug, Error)]
@@ -235,7 +246,7 @@ impl Registry {
     /// Lets go of ledgers that nobody uses while there are more of them, or more bytes of policies, than
     /// this.
     pub(super) fn let_go(&self, ledgers_max: usize, policy_bytes_max: usize) {
-        let due_by = ticker::next_look(self.clock.now());
+        let due_by = next_look(self.clock.now());
         let mut loaded = self.loaded.write();
         let mut policy_bytes: usize = loaded.values().map(Loaded::policy_bytes).sum();
         let is_enough = |ledgers, bytes| ledgers <= ledgers_max && bytes <= policy_bytes_max;

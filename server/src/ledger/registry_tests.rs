@@ -7,7 +7,7 @@ use deed_proto::v1::{self, statement::Body};
 
 use super::Ledger;
 use crate::{
-    fsck,
+    offline::fsck,
     testing::{Authority, Engine, Producer, briefs},
 };
 

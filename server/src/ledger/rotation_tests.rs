@@ -20,10 +20,10 @@ use super::{
 };
 use crate::{
     admission::{Admission, AdmittedBatch, Rejected, Sender},
-    fsck,
     guard::GuardSlot,
     identity::{Identity, log_signers::LogSigners},
-    secret,
+    offline::fsck,
+    offline::secret,
     shard::Disk,
     store::{Family, LedgerNumber, StoreError},
     testing::{Authority, Engine, Producer, brief, briefs},

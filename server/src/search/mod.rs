@@ -5,14 +5,12 @@
 //! (`time`), so commits pay nothing for it. Everything beyond the last segment is read entry by
 //! entry. A search (`query`) takes candidates from the index and looks at each entry itself: the
 //! index knows parts of hashes, which two terms may share. All of it can be deleted and built again
-//! (`reindex`).
+//! (`offline::reindex`).
 //!
 //! Architecture invariant: with the index, without it and while it is built the same search has
 //! the same answer.
 
-pub(crate) mod keep;
 pub(crate) mod query;
-pub mod reindex;
 pub(crate) mod segment;
 pub(crate) mod term;
 #[cfg(test)]

@@ -10,15 +10,14 @@ use prost::Message as _;
 
 use super::{
     SEGMENT_LEAVES, indexed_to,
-    keep::{Indexed, index_segment},
     query::{Bounds, Cursor, PAGE_ENTRIES, Page, Query},
-    reindex,
     time::first_at,
 };
 use crate::{
-    fsck,
+    background::indexer::{Indexed, index_segment},
     ledger::Ledger,
     metrics::Looked,
+    offline::{fsck, reindex},
     store::{Batch, Family, Store, keys},
     testing::{Engine, Producer, briefs},
 };

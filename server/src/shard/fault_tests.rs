@@ -14,8 +14,8 @@ use deed_proto::v1;
 
 use super::Disk;
 use crate::{
-    fsck,
     guard::GuardSlot,
+    offline::fsck,
     store::{Family, LedgerNumber, StoreError},
     testing::{Engine, Producer, brief, briefs},
 };

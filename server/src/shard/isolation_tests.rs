@@ -15,8 +15,8 @@ use deed_tlog::SigningKey;
 use super::{Disk, NoAnswer, Pending, Stuck};
 use crate::{
     admission::{Admission, AdmittedBatch, Sender},
-    fsck,
     ledger::{Ledger, step::Placement},
+    offline::fsck,
     pressure::SourceKey,
     testing::{
         AGENT, Authority, Engine, Producer, batched, block_on, briefs, registration, signed,

@@ -10,26 +10,19 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::Ledger;
 use crate::{
     blocking::blocking,
     clock::{Clock as _, keeper::BEHIND_MAX_US},
     context::Context,
+    ledger::{
+        Ledger,
+        registry::{UNLOADED_INTERVAL, next_look},
+    },
     pressure::SourceKey,
 };
 
 /// Between two looks at the ledgers that are loaded.
 const INTERVAL: Duration = Duration::from_secs(1);
-
-/// Between two looks at those that are not: one key is read of each. Loaded is what will be due by
-/// the next look, so that nothing is late because nobody has asked for its ledger.
-const UNLOADED_INTERVAL: Duration = Duration::from_secs(60);
-
-/// When ledgers that are not in memory are looked at again, at the latest.
-pub(super) fn next_look(now: Micros) -> Micros {
-    let interval = i64::try_from(UNLOADED_INTERVAL.as_micros()).unwrap_or(i64::MAX);
-    Micros::new(now.get().saturating_add(interval))
-}
 
 /// Ledgers that are loaded at the same time because something will be due there.
 const LOADS_MAX: usize = 4;

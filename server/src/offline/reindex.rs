@@ -8,11 +8,11 @@ use std::{
 
 use thiserror::Error;
 
-use super::{SEGMENT_LEAVES, segment};
 use crate::{
     guard::{self, GuardError},
     identity::{Identity, IdentityError},
     ledger::{Readable, index},
+    search::{SEGMENT_LEAVES, segment},
     store::{
         DirectoryLock, LedgerNumber, Store, StoreError, StoreOptions,
         records::LedgerRecord,

@@ -2,10 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use super::{SEGMENT_LEAVES, segment};
 use crate::{
     context::Context,
     ledger::{Ledger, index},
+    search::{SEGMENT_LEAVES, segment},
     status::Refusal,
 };
 
@@ -14,9 +14,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Segments of a ledger that are known to be there.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Indexed {
-    pub(super) hashes: u64,
-    pub(super) terms: u64,
+pub(crate) struct Indexed {
+    pub(crate) hashes: u64,
+    pub(crate) terms: u64,
 }
 
 /// Writes segments as they become complete, until the server stops.
@@ -46,7 +46,7 @@ pub(crate) async fn keep_indexed(context: Context) {
 
 /// Writes a segment that is complete and not there: of leaf hashes, then of terms. `false` if there
 /// is none.
-pub(super) async fn index_segment(
+pub(crate) async fn index_segment(
     context: &Context,
     ledger: &Ledger,
     indexed: &mut Indexed,

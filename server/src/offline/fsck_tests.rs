@@ -12,7 +12,7 @@ use deed_tlog::leaf_hash;
 use prost::Message as _;
 
 use crate::{
-    fsck,
+    offline::fsck,
     store::{
         Batch, Family, LedgerNumber, Store, StoreOptions, keys,
         pack::Packer,
