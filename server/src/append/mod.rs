@@ -21,10 +21,14 @@ use crate::{
     blocking::blocking,
     clock::keeper::{BEHIND_MAX_US, Timekeeper},
     content::ContentStore,
-    ledger::{Ledger, Readable, registry::Registry, step::Placement},
+    ledger::{
+        Ledger, Readable,
+        registry::Registry,
+        step::{Confirmed, Placement},
+    },
     metrics::{Metrics, Stage},
     pressure::{Pressure, RETRY_AFTER, Room, Source, SourceKey, TooMuchWaits, quota::OverQuota},
-    shard::{Answer, Confirmed, NoAnswer, Pending, Reservation, Shards},
+    shard::{Answer, NoAnswer, Pending, Reservation, Shards},
     status::Refusal,
 };
 

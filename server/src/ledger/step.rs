@@ -68,6 +68,13 @@ pub(crate) trait Past {
     }
 }
 
+/// What an operator has confirmed: the clock said `clock`, and says `now`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Confirmed {
+    pub(crate) clock: Micros,
+    pub(crate) now: Micros,
+}
+
 /// What became of one admitted payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Placement {

@@ -49,7 +49,11 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     admission::{AdmittedBatch, Kind},
     guard::{GuardError, GuardSlot, GuardedHead, SLOTS},
-    ledger::{Ledger, Readable, registry::NewLedger, step::Placement},
+    ledger::{
+        Ledger, Readable,
+        registry::NewLedger,
+        step::{Confirmed, Placement},
+    },
     metrics::Metrics,
     pressure::{Budget, Share, SourceKey},
     store::{Batch, LedgerNumber, Store, StoreError},
@@ -79,13 +83,6 @@ enum Work {
     Receipt(Arc<Ledger>, TaskId, Micros),
     /// An operator has confirmed the clock.
     Clock(Arc<Ledger>, Confirmed),
-}
-
-/// What an operator has confirmed: the clock said `clock`, and says `now`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Confirmed {
-    pub(crate) clock: Micros,
-    pub(crate) now: Micros,
 }
 
 struct Job {

@@ -15,10 +15,11 @@ use deed_evidence::{
 };
 use deed_tlog::{Hash, leaf_hash};
 
-use super::{Group, LedgerState, Past, Refusal, StepError, Turn, touched::TouchedSessions};
+use super::{
+    Confirmed, Group, LedgerState, Past, Refusal, StepError, Turn, touched::TouchedSessions,
+};
 use crate::{
     admission::{Admitted, AdmittedBatch},
-    shard::Confirmed,
     store::{pack::Packer, read::Run},
 };
 
