@@ -8,7 +8,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 
-use crate::{ServerOptions, content::KEY_FILES_OPEN};
+use crate::{content::KEY_FILES_OPEN, options::ServerOptions};
 
 /// Descriptors for everything that is not counted by itself: standard streams, listening sockets,
 /// connections that arrive and have no place yet, the runtime's own, both databases' logs,

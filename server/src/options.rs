@@ -1,6 +1,71 @@
 //! What can be set about a server, and the defaults.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use crate::store::StoreOptions;
+
+/// How a server is set up.
+#[derive(Debug, Clone)]
+pub struct ServerOptions {
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// Where to listen; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// The server's name, for a new data directory.
+    pub name: Option<String>,
+    /// Shards, 1 to 64: ledgers are spread over them by number.
+    pub shards: usize,
+    /// Bytes of payloads that may wait for each shard.
+    pub queue_bytes: usize,
+    /// The store's memory.
+    pub store: StoreOptions,
+    /// Bound on the time that stopping takes, in milliseconds: half of it is for what waits for its turn.
+    pub drain_ms: u64,
+    /// Bounds within which the machine's clock is believed.
+    pub clock: ClockOptions,
+    /// Certificates of the listener; `None` listens in clear.
+    pub tls: Option<TlsOptions>,
+    /// Who may do what.
+    pub access: AccessOptions,
+    /// Bounds on what callers can make the server hold.
+    pub limits: LimitOptions,
+    /// Where and how contents are kept.
+    pub content: ContentOptions,
+    /// Where metrics and health are served, without access control; `None` for nowhere.
+    pub admin: Option<SocketAddr>,
+    /// Whether that may be beyond loopback.
+    pub admin_insecure: bool,
+    /// Connections to it that are open at once; beyond, the oldest gives way.
+    pub admin_connections: usize,
+}
+
+impl ServerOptions {
+    /// The defaults for a data directory: loopback, any port.
+    #[must_use]
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        let data_dir = data_dir.into();
+        Self {
+            content: ContentOptions::new(&data_dir),
+            access: AccessOptions::default(),
+            limits: LimitOptions::default(),
+            tls: None,
+            admin: None,
+            admin_insecure: false,
+            admin_connections: 64,
+            data_dir,
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            name: None,
+            shards: 1,
+            queue_bytes: 64 << 20,
+            store: StoreOptions::default(),
+            drain_ms: 10_000,
+            clock: ClockOptions::default(),
+        }
+    }
+}
 
 /// Certificates of the listener. The files are read again when they change.
 #[derive(Debug, Clone)]

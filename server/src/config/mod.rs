@@ -22,8 +22,9 @@ pub use layers::Origin;
 pub use table::{Kind, SETTINGS, Setting, setting};
 
 use crate::{
-    options::{ClockOptions, ContentOptions, LimitOptions, QuotaOptions, TlsOptions},
-    serve::ServerOptions,
+    options::{
+        ClockOptions, ContentOptions, LimitOptions, QuotaOptions, ServerOptions, TlsOptions,
+    },
     store::{DiskOptions, StoreOptions},
     telemetry::{LogFormat, LogOptions, OtlpOptions},
 };
