@@ -504,14 +504,16 @@ impl Engine {
         ledger: &str,
         envelopes: Vec<v1::Envelope>,
     ) -> Result<v1::AppendResponse, Refusal> {
+        let name = ledger;
+        let ledger = self.registry.ledger(name)?;
         let request = v1::AppendRequest {
-            ledger: ledger.to_owned(),
+            ledger: name.to_owned(),
             envelopes,
             ..v1::AppendRequest::default()
         };
         block_on(async {
             self.appends
-                .begin(request, &Sender::anybody(), source, OnQuota::Refuse)
+                .begin(ledger, request, &Sender::anybody(), source, OnQuota::Refuse)
                 .await?
                 .finish()
                 .await

@@ -99,9 +99,23 @@ impl Appends {
             envelopes: vec![envelope],
             ..v1::AppendRequest::default()
         };
-        let (in_flight, guard) = self
-            .begin_with(append, sender, source, OnQuota::Refuse, Some(named))
-            .await?;
+        self.check(&append)?;
+        // An erasure makes room, and is taken with less of it.
+        self.registry.store().disk().room_for_erasure()?;
+        // The gate is taken when the request has its room, as everybody does who takes both: those who
+        // wait for the gate with their room in hand must not be waited for.
+        let taken = self.take_in(Arc::clone(ledger), append, sender, source, OnQuota::Refuse);
+        let mut admitted = taken.await?;
+        // A caller that may not erase learns nothing of what is held. Nobody stores or names any of
+        // these in the ledger until the guard is dropped.
+        let guard = if admitted.batch.statements().is_empty() {
+            None
+        } else {
+            let (guard, erasable) = self.look_up_erasable(ledger, &named).await?;
+            admitted.batch.set_erasable(erasable);
+            Some(guard)
+        };
+        let in_flight = admitted.queue(&self.metrics);
         let mut answer = in_flight.finish().await?.into_response();
         let result = answer.results.pop();
         let recorded = match result.as_ref().and_then(|result| result.result.as_ref()) {

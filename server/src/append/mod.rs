@@ -11,13 +11,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use deed_evidence::{CommitmentDigest, Micros, RULES_ASSESSED, TaskId, assess::Assessed};
+use deed_evidence::{Micros, RULES_ASSESSED, TaskId, assess::Assessed};
 use deed_proto::v1::{self, append_result};
 use deed_tlog::{InclusionProof, LeafIndex, SizeRange, TreeSize};
 
-use self::{contents::Twins, cost::Cost};
+use self::cost::Cost;
 use crate::{
-    admission::{ENVELOPES_MAX, REQUEST_PAYLOAD_BYTES_MAX, Rejected, Sender},
+    admission::{AdmittedBatch, ENVELOPES_MAX, REQUEST_PAYLOAD_BYTES_MAX, Rejected, Sender},
     blocking::blocking,
     clock::keeper::{BEHIND_MAX_US, Timekeeper},
     content::ContentStore,
@@ -87,56 +87,81 @@ pub(crate) struct InFlight {
     metrics: Arc<Metrics>,
 }
 
+/// A request whose envelopes were admitted, with its room and its place in the shard's queue.
+struct AdmittedRequest<'s> {
+    ledger: Arc<Ledger>,
+    envelopes: usize,
+    with_proofs: bool,
+    consistency_from: Option<TreeSize>,
+    received: Instant,
+    batch: AdmittedBatch,
+    rejected: Vec<Rejected>,
+    room: Room,
+    place: Reservation<'s>,
+    answer_bytes: usize,
+}
+
+impl AdmittedRequest<'_> {
+    /// Hands what was admitted to its shard.
+    fn queue(self, metrics: &Arc<Metrics>) -> InFlight {
+        let (ledger, batch) = (&self.ledger, self.batch);
+        let pending = (!batch.statements().is_empty())
+            .then(|| self.place.append(Arc::clone(ledger), batch, self.received));
+        InFlight {
+            ledger: self.ledger,
+            envelopes: self.envelopes,
+            with_proofs: self.with_proofs,
+            consistency_from: self.consistency_from,
+            rejected: self.rejected,
+            pending,
+            room: self.room,
+            answer_bytes: self.answer_bytes,
+            metrics: Arc::clone(metrics),
+        }
+    }
+}
+
 impl Appends {
     /// Admits a request and queues what was admitted. Returns before it is recorded, so that the
     /// next request of a stream can be taken.
     pub(crate) async fn begin(
         &self,
+        ledger: Arc<Ledger>,
         request: v1::AppendRequest,
         sender: &Sender,
         source: &Source,
         on_quota: OnQuota,
     ) -> Result<InFlight, Refusal> {
-        let begun = self.begin_with(request, sender, source, on_quota, None);
-        Ok(begun.await?.0)
+        self.check(&request)?;
+        self.registry.store().disk().room_for_log()?;
+        let admitted = self
+            .take_in(ledger, request, sender, source, on_quota)
+            .await?;
+        Ok(admitted.queue(&self.metrics))
     }
 
-    /// The same for a request with an Erasure that names these contents: nobody stores or names
-    /// any in the ledger until the guard is dropped.
-    ///
-    /// The gate is taken when the request has its room, as everybody does who takes both: those who
-    /// wait for the gate with their room in hand must not be waited for.
-    async fn begin_with(
+    /// Whether a request keeps the limits, and anything can be recorded at all.
+    fn check(&self, request: &v1::AppendRequest) -> Result<(), Refusal> {
+        check_request(request)?;
+        if self.shards.has_failed() {
+            return Err(NoAnswer::Stopped.into());
+        }
+        Ok(())
+    }
+
+    /// Waits for a request's room, admits its envelopes, and stores the contents that came along.
+    async fn take_in(
         &self,
+        ledger: Arc<Ledger>,
         request: v1::AppendRequest,
         sender: &Sender,
         source: &Source,
         on_quota: OnQuota,
-        erasing: Option<Vec<CommitmentDigest>>,
-    ) -> Result<(InFlight, Option<Twins>), Refusal> {
-        check_request(&request)?;
+    ) -> Result<AdmittedRequest<'_>, Refusal> {
         let cost = Cost::of(&request);
-        if self.shards.has_failed() {
-            return Err(NoAnswer::Stopped.into());
-        }
-        // An erasure makes room, and is taken with less of it.
-        let disk = self.registry.store().disk();
-        match &erasing {
-            Some(_) => disk.room_for_erasure()?,
-            None => disk.room_for_log()?,
-        }
-        let ledger = match self.registry.loaded(&request.ledger) {
-            Some(ledger) => ledger,
-            None => {
-                let (registry, name) = (Arc::clone(&self.registry), request.ledger.clone());
-                blocking(move || Ok(registry.ledger(&name)?)).await?
-            }
-        };
         self.note_confirmed(&ledger).await?;
-        let (room, place) = self
-            .enter(source, &ledger, request.envelopes.len(), cost, on_quota)
-            .await?;
         let count = request.envelopes.len();
+        let (room, place) = self.enter(source, &ledger, count, cost, on_quota).await?;
         let envelopes = request.envelopes;
         let admitted = self.admit(envelopes, &ledger, sender, source, cost).await?;
         let (received, mut batch, rejected, contents) = admitted;
@@ -144,29 +169,18 @@ impl Appends {
             self.hold_contents(&ledger, source, contents, &mut batch)
                 .await?;
         }
-        let mut guard = None;
-        if let Some(contents) = erasing
-            // A caller that may not erase learns nothing of what is held.
-            && !batch.statements().is_empty()
-        {
-            let (found, erasable) = self.look_up_erasable(&ledger, &contents).await?;
-            batch.set_erasable(erasable);
-            guard = Some(found);
-        }
-        let pending = (!batch.statements().is_empty())
-            .then(|| place.append(Arc::clone(&ledger), batch, received));
-        let in_flight = InFlight {
+        Ok(AdmittedRequest {
+            ledger,
             envelopes: count,
             with_proofs: request.with_proofs,
             consistency_from: request.consistency_from.map(TreeSize::new),
-            ledger,
+            received,
+            batch,
             rejected,
-            pending,
             room,
+            place,
             answer_bytes: cost.answer_bytes,
-            metrics: Arc::clone(&self.metrics),
-        };
-        Ok((in_flight, guard))
+        })
     }
 
     /// Has a receipt of a task written. The ledger is the author, but the caller is the reason: the

@@ -14,7 +14,7 @@ use crate::{
     blocking::blocking,
     ledger::registry::{NewLedger, Page, RegistryError},
     ledger_name::LedgerName,
-    pressure::{QUEUE_WAIT, answers::PAGE_ROOM},
+    pressure::{QUEUE_WAIT, Source, answers::PAGE_ROOM},
     shard::NoAnswer,
     status::Refusal,
 };
@@ -50,13 +50,15 @@ impl Ledger for LedgerService {
     ) -> Result<Response<v1::AppendResponse>, Status> {
         let caller = Caller::of(request.extensions());
         let request = request.into_inner();
-        caller.require(Method::Append, &request.ledger)?;
-        let sender = sender(&caller, &request.ledger);
-        let source = caller.source(&self.0.pressure);
-        let appends = &self.0.appends;
-        let in_flight = appends
-            .begin(request, &sender, &source, OnQuota::Refuse)
-            .await?;
+        let in_flight = begin(
+            &self.0,
+            &caller,
+            Method::Append,
+            &caller.source(&self.0.pressure),
+            request,
+            OnQuota::Refuse,
+        )
+        .await?;
         let (answer, room) = in_flight.finish().await?.into_parts();
         let mut response = Response::new(answer);
         response.extensions_mut().insert(Kept::new(room));
@@ -188,6 +190,23 @@ impl Ledger for LedgerService {
     }
 }
 
+/// Begins to append what a caller sends, to the ledger that it names.
+async fn begin(
+    context: &Context,
+    caller: &Caller,
+    method: Method,
+    source: &Source,
+    request: v1::AppendRequest,
+    on_quota: OnQuota,
+) -> Result<InFlight, Refusal> {
+    let ledger = context.ledger(caller, method, &request.ledger).await?;
+    let sender = sender(caller, &request.ledger);
+    let appends = &context.appends;
+    appends
+        .begin(ledger, request, &sender, source, on_quota)
+        .await
+}
+
 /// Takes requests in until the stream ends, one of them is malformed, or the server stops.
 async fn take_in(
     context: Context,
@@ -216,17 +235,16 @@ async fn take_in(
             }
         };
         // For each request: a stream may name several ledgers, and outlives what was granted.
-        let in_flight = match caller.require(Method::AppendStream, &request.ledger) {
-            Ok(()) => {
-                let sender = sender(&caller, &request.ledger);
-                let appends = &context.appends;
-                let begun = appends
-                    .begin(request, &sender, &source, OnQuota::HoldBack)
-                    .await;
-                begun.map_err(Status::from)
-            }
-            Err(refusal) => Err(refusal.into()),
-        };
+        let method = Method::AppendStream;
+        let begun = begin(
+            &context,
+            &caller,
+            method,
+            &source,
+            request,
+            OnQuota::HoldBack,
+        );
+        let in_flight = begun.await.map_err(Status::from);
         let ends = in_flight.is_err();
         if taken.send(in_flight).await.is_err() || ends {
             return;
