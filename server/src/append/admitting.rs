@@ -191,7 +191,13 @@ mod tests {
         let held = all_of(&appends.pressure.verifications, &one);
         let answer = block_on(async {
             let sender = Sender::anybody();
-            let begun = appends.begin(ledger, request, &sender, &other, OnQuota::Refuse);
+            let begun = appends.begin(
+                Arc::clone(&ledger),
+                request,
+                &sender,
+                &other,
+                OnQuota::Refuse,
+            );
             tokio::pin!(begun);
             let waits = tokio::time::timeout(Duration::from_millis(100), &mut begun).await;
             assert!(waits.is_err());

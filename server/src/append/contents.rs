@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// An erasure that may be recorded now, and what else holds the same bytes and does not fit into it.
-pub(super) type Twins = (ErasureGuard, Vec<CommitmentDigest>);
+type Twins = (ErasureGuard, Vec<CommitmentDigest>);
 
 impl Appends {
     /// Stores the contents that came along, and notes which of those that are named are held.

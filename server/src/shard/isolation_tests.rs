@@ -438,7 +438,7 @@ fn a_stream_whose_caller_has_gone_lets_go_of_what_waits() {
         let source = appends.pressure.unknown();
         let on_quota = crate::append::OnQuota::Refuse;
         let sender = Sender::anybody();
-        let in_flight = appends.begin(ledger, request, &sender, &source, on_quota);
+        let in_flight = appends.begin(Arc::clone(&ledger), request, &sender, &source, on_quota);
         let in_flight = in_flight.await.unwrap();
         let (taking, taken) = tokio::sync::mpsc::channel(1);
         let (answering, answers) = tokio::sync::mpsc::channel(1);
