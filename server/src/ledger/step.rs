@@ -6,35 +6,39 @@
 //! and how entries are packed does depend on the cuts; neither is part of the ledger's meaning.)
 
 mod assessing;
+mod batch;
 mod evidence;
 mod held;
+mod placement;
 mod touched;
+mod turn;
 
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use deed_evidence::{
-    CommitmentDigest, LedgerId, Micros, RULES_ASSESSED, Sequence, SessionId, WireError,
-    assess::{AHEAD_MAX_US, Assessed, Book, Changes, Due, Owner, cells, cells::CellKey},
-    entry::{Entry, EntryError, TrustLink, is_late},
-    policy::UnreadablePolicy,
-    session::{self, BatchStep, Judgement, Session},
-    statement::{AUTHORITY_PRODUCER, Breach, Header},
-    trust::{self, Reference, Speaker, SpeakerRefusal, TrustRefusal, TrustStatement},
+    LedgerId, Micros, RULES_ASSESSED, Sequence, SessionId,
+    assess::{Book, Due, Owner, cells, cells::CellKey},
+    entry::{Entry, is_late},
+    session::{self, Judgement, Session},
+    statement::{AUTHORITY_PRODUCER, Header},
+    trust::{self, Speaker, SpeakerRefusal, TrustRefusal, TrustStatement},
 };
-use deed_tlog::{FullTile, Hash, LeafIndex, RightEdge, leaf_hash};
+use deed_tlog::{LeafIndex, RightEdge, leaf_hash};
 use parking_lot::RwLock;
-use thiserror::Error;
 
 use assessing::unread;
+use batch::Group;
 pub(crate) use held::forget_most;
+pub(crate) use placement::{Placed, Placement, Refusal, StepError};
 use touched::{Standing, Touched, TouchedSessions};
+pub(crate) use turn::{Records, Turn};
 
 use crate::{
     admission::{Admitted, AdmittedBatch, Kind},
     content::State,
     metrics::Assessments,
-    store::{StoreError, pack::Pack, pack::Packer, read::Run},
+    store::{StoreError, pack::Packer, read::Run},
 };
 
 /// A ledger's trust state: changed by the step, read by admission. Admission may see what is not
@@ -75,125 +79,6 @@ pub(crate) struct Confirmed {
     pub(crate) now: Micros,
 }
 
-/// What became of one admitted payload.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Placement {
-    Recorded {
-        leaf: u64,
-    },
-    /// A trust statement, whose entry was completed here.
-    Linked(Placed),
-    Duplicate(Placed),
-    /// Another statement was signed for this place before: recorded as evidence of that, at `leaf`,
-    /// and not as the session's statement.
-    Equivocation {
-        leaf: u64,
-        expected: Sequence,
-    },
-    Refused(Refusal),
-    /// It was received long before what was recorded last: to be sent again, and then received anew.
-    Late,
-}
-
-/// A leaf whose entry is not the one that admission wrote.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Placed {
-    pub(crate) leaf: u64,
-    pub(crate) leaf_hash: Hash,
-    pub(crate) received_at: Micros,
-    pub(crate) principal_leaf: Option<u64>,
-    pub(crate) previous_trust: Option<TrustLink>,
-}
-
-/// Why a payload is not recorded.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub(crate) enum Refusal {
-    #[error(transparent)]
-    Session(#[from] session::Refusal),
-    #[error(transparent)]
-    Speaker(#[from] SpeakerRefusal),
-    #[error(transparent)]
-    Trust(#[from] TrustRefusal),
-    /// A body that means nothing yet in this ledger.
-    #[error(
-        "the ledger follows rules version {found}, and this body needs {wanted}; an authority \
-         brings it there with `deed policy set`"
-    )]
-    RulesVersion { found: u32, wanted: u32 },
-    /// A deadline that is too far away.
-    #[error(
-        "a deadline may lie {} days ahead at most: {latest} (microseconds, UTC), and this is {found}; \
-         name an earlier one, or none",
-        AHEAD_MAX_US / 86_400_000_000
-    )]
-    DeadlineFar { found: Micros, latest: Micros },
-    /// A deadline where its speaker's timers are used up.
-    #[error(
-        "{held} deadlines are pending of what this {speaker} has said, and it may hold {share} now; \
-         send Outcomes of Intents and TaskClosed of tasks that have ended, or name no deadline"
-    )]
-    DeadlinesMany {
-        speaker: &'static str,
-        held: u64,
-        share: u64,
-    },
-    /// A statement that was admitted where nothing is assessed, and that cannot be read here.
-    #[error("what the statement says cannot be read: {0}")]
-    Unread(WireError),
-    /// An Intent, Decision or Approval under a policy that this build cannot read.
-    #[error(transparent)]
-    Policy(#[from] UnreadablePolicy),
-    /// A form that the rules in force refuse.
-    #[error("{}", .0.rule())]
-    Form(Breach),
-    /// An Erasure that came where nobody looks up what it would erase.
-    #[error("an Erasure is sent with EraseContent, which also erases")]
-    ErasureElsewhere,
-    /// An Erasure of what is gone already.
-    #[error("content {content} was erased by the entry at leaf {leaf}")]
-    ContentErased {
-        content: CommitmentDigest,
-        leaf: u64,
-    },
-    /// A statement that brings back what was erased.
-    #[error(
-        "content {content} was erased by the entry at leaf {leaf}; send the statement without it"
-    )]
-    AttachmentErased {
-        content: CommitmentDigest,
-        leaf: u64,
-    },
-    /// An Erasure of what is not here.
-    #[error("no content is held under the commitment {content}")]
-    ContentUnknown { content: CommitmentDigest },
-    /// Of a batch that cannot be recorded whole; `culprit` is the envelope that says why.
-    #[error("the batch is recorded whole or not at all; see envelope {culprit}")]
-    Batch { culprit: usize },
-}
-
-/// The past contradicts itself; the ledger must not go on.
-#[derive(Debug, Error)]
-pub(crate) enum StepError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("leaf {leaf} is not an entry: {reason}")]
-    Entry { leaf: u64, reason: String },
-    #[error("the entry of an Intent: {0}")]
-    Intent(#[from] EntryError),
-    #[error("cell {key:?} of the assessment is damaged")]
-    Cell { key: CellKey },
-    /// Nothing is wrong: the turn was given up in the middle of a batch, and so is this state.
-    #[error("the turn was given up, for the server stops")]
-    Interrupted,
-}
-
-impl StepError {
-    fn malformed(leaf: u64, error: &EntryError) -> Self {
-        let reason = error.to_string();
-        Self::Entry { leaf, reason }
-    }
-}
-
 /// A ledger between two turns.
 #[derive(Debug)]
 pub(crate) struct LedgerState {
@@ -211,41 +96,6 @@ pub(crate) struct LedgerState {
     due: u64,
     /// The last confirmation of its clock by an operator.
     clock: Option<cells::Clock>,
-}
-
-/// The changes of one turn to one ledger.
-#[derive(Debug)]
-pub(crate) struct Turn {
-    packer: Packer,
-    leaf_hashes: Vec<Hash>,
-    first_leaf: u64,
-    touched: TouchedSessions,
-    /// Leaves of trust statements, each with the effective time at it.
-    trust_leaves: Vec<(u64, Micros)>,
-    references: Vec<(CommitmentDigest, Reference)>,
-    erased: Vec<(CommitmentDigest, u64)>,
-    /// What is said of the payloads placed since this was taken last, by position in their request.
-    assessed: Vec<(usize, Assessed)>,
-    assessments: Assessments,
-}
-
-/// What a turn leaves to be written.
-#[derive(Debug)]
-pub(crate) struct Records {
-    pub(crate) packs: Vec<Pack>,
-    pub(crate) tiles: Vec<FullTile>,
-    /// In order of their ids.
-    pub(crate) sessions: Vec<(SessionId, Session, Vec<Run>)>,
-    /// Leaves of trust statements, in order, each with the effective time at it.
-    pub(crate) trust_leaves: Vec<(u64, Micros)>,
-    /// Contents that are held, and the leaves that commit to them.
-    pub(crate) references: Vec<(CommitmentDigest, Reference)>,
-    /// Contents to be erased, and the leaf that says so.
-    pub(crate) erased: Vec<(CommitmentDigest, u64)>,
-    /// What changed in the assessment.
-    pub(crate) assessment: Changes,
-    /// The same in numbers.
-    pub(crate) assessments: Assessments,
 }
 
 impl LedgerState {
@@ -629,84 +479,6 @@ impl LedgerState {
         }))
     }
 
-    /// A batch: its first statement is judged, the others follow it without a hole (admission saw
-    /// to that), so all of them can be recorded or none.
-    fn place_batch(
-        &mut self,
-        turn: &mut Turn,
-        group: &Group<'_>,
-        past: &mut impl Past,
-    ) -> Result<Vec<Placement>, StepError> {
-        let Group { batch, .. } = *group;
-        let Some(first) = group.members.first() else {
-            // Admission takes no empty batch.
-            let culprit = group.manifest.envelope;
-            return Ok(vec![Placement::Refused(Refusal::Batch { culprit })]);
-        };
-        let erased = group.members.iter().find_map(|member| {
-            let refusal = brings_erased(batch, member)?;
-            Some((member, refusal))
-        });
-        let beyond_timers = self.batch_beyond_timers(turn, group, past)?;
-        match self.judge(turn, batch, first, past)? {
-            Ok(_) if self.is_late(batch) => Ok(group.late()),
-            Ok(_) if let Some((member, refusal)) = erased => Ok(group.refused(member, refusal)),
-            Ok(_) if let Some((member, refusal)) = self.batch_beyond_rules(group) => {
-                Ok(group.refused(member, refusal))
-            }
-            Ok(_) if let Some((member, refusal)) = &beyond_timers => {
-                Ok(group.refused(member, refusal.clone()))
-            }
-            Ok(_) => {
-                self.come_to(turn, batch.received_at(), past)?;
-                let manifest_leaf = turn.next_leaf();
-                let producer = batch.header(first, self.id).producer;
-                let session = turn.touched.of(first.session());
-                session.record_batch(
-                    producer,
-                    batch.binding(first),
-                    group.step,
-                    manifest_leaf + 1,
-                );
-                turn.push(batch.entry(group.manifest), group.manifest.leaf_hash);
-                for member in group.members {
-                    if past.is_interrupted() {
-                        return Err(StepError::Interrupted);
-                    }
-                    let leaf = turn.next_leaf();
-                    turn.push(batch.entry(member), member.leaf_hash);
-                    turn.refer(batch, member, leaf, self.effective_time);
-                    let placed = (leaf, member.leaf_hash);
-                    self.assess(turn, batch, member, placed, past)?;
-                }
-                let leaves = manifest_leaf..turn.next_leaf();
-                // Behind the batch, which lies in one piece.
-                self.write_owed(turn, past)?;
-                Ok(leaves.map(|leaf| Placement::Recorded { leaf }).collect())
-            }
-            Err(Judged::Refused(refusal)) => Ok(group.refused(first, refusal)),
-            Err(Judged::Behind { at, expected }) => {
-                let header = batch.header(first, self.id);
-                let recorded = recorded_at(turn, &header, at, past)?;
-                let duplicates = match recorded {
-                    Some(recorded) => recorded_batch(turn, group, recorded, past)?,
-                    None => None,
-                };
-                match duplicates {
-                    Some(duplicates) => Ok(duplicates),
-                    None => self.equivocating_batch(turn, group, expected, past),
-                }
-            }
-        }
-    }
-
-    fn batch_beyond_rules<'b>(&self, group: &Group<'b>) -> Option<(&'b Admitted, Refusal)> {
-        group.members.iter().find_map(|member| {
-            let refusal = self.beyond_rules(group.batch, member)?;
-            Some((member, refusal))
-        })
-    }
-
     /// Ends a turn: the tree grows, and what is to be written comes out.
     pub(crate) fn finish(&mut self, turn: Turn) -> Result<Records, StepError> {
         let mut tiles = Vec::new();
@@ -748,74 +520,6 @@ impl LedgerState {
     }
 }
 
-impl Turn {
-    /// What is said of the payloads that were placed since this was asked last.
-    pub(crate) fn take_assessed(&mut self) -> Vec<(usize, Assessed)> {
-        std::mem::take(&mut self.assessed)
-    }
-
-    /// Leaves that it has recorded.
-    pub(crate) fn len(&self) -> usize {
-        self.leaf_hashes.len()
-    }
-
-    fn next_leaf(&self) -> u64 {
-        self.first_leaf + self.leaf_hashes.len() as u64
-    }
-
-    /// The same for a statement that was recorded before, perhaps without its contents.
-    fn refer_again(&mut self, batch: &AdmittedBatch, statement: &Admitted, placed: &Placed) {
-        self.refer(batch, statement, placed.leaf, placed.received_at);
-    }
-
-    /// Notes the contents that are held and that a leaf commits to.
-    fn refer(&mut self, batch: &AdmittedBatch, statement: &Admitted, leaf: u64, at: Micros) {
-        let references = batch.references(statement);
-        self.references.extend(references.iter().map(|content| {
-            let reference = Reference {
-                leaf: LeafIndex::new(leaf),
-                recorded_at: at,
-                task: statement.task(),
-            };
-            (*content, reference)
-        }));
-    }
-
-    fn push(&mut self, entry: &[u8], leaf_hash: Hash) {
-        self.packer.push(entry);
-        self.leaf_hashes.push(leaf_hash);
-    }
-}
-
-/// A manifest and its statements.
-struct Group<'b> {
-    batch: &'b AdmittedBatch,
-    manifest: &'b Admitted,
-    members: &'b [Admitted],
-    step: &'b BatchStep,
-}
-
-impl Group<'_> {
-    /// All of it is to be sent again.
-    fn late(&self) -> Vec<Placement> {
-        vec![Placement::Late; 1 + self.members.len()]
-    }
-
-    /// Refuses all of it: one says why, the others name it.
-    fn refused(&self, why: &Admitted, refusal: Refusal) -> Vec<Placement> {
-        let culprit = why.envelope;
-        let all = std::iter::once(self.manifest).chain(self.members);
-        all.map(|one| {
-            Placement::Refused(if one.envelope == culprit {
-                refusal.clone()
-            } else {
-                Refusal::Batch { culprit }
-            })
-        })
-        .collect()
-    }
-}
-
 /// Why a statement is not recorded anew that brings back what was erased. (Sent again it is a
 /// duplicate: what was recorded before the erasure stays recorded.)
 fn brings_erased(batch: &AdmittedBatch, statement: &Admitted) -> Option<Refusal> {
@@ -852,30 +556,6 @@ fn recorded_at(
         }
     };
     entry_at(turn, leaf, past).map(Some)
-}
-
-/// The leaves of a batch that was recorded before: this very manifest, and so these statements
-/// behind it, for its root covers them. `first` is what is recorded at the first one's sequence.
-fn recorded_batch(
-    turn: &mut Turn,
-    group: &Group<'_>,
-    (first, _): (Placed, Bytes),
-    past: &mut impl Past,
-) -> Result<Option<Vec<Placement>>, StepError> {
-    let Some(manifest_leaf) = first.leaf.checked_sub(1) else {
-        return Ok(None);
-    };
-    let (manifest, payload) = entry_at(turn, manifest_leaf, past)?;
-    if payload != group.batch.payload(group.manifest) {
-        return Ok(None);
-    }
-    let mut all = vec![Placement::Duplicate(manifest)];
-    for (leaf, member) in (first.leaf..).zip(group.members) {
-        let placed = entry_at(turn, leaf, past)?.0;
-        turn.refer_again(group.batch, member, &placed);
-        all.push(Placement::Duplicate(placed));
-    }
-    Ok(Some(all))
 }
 
 /// A leaf that was recorded, with its payload.
