@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::{
     admission::Sender,
-    append::{Answered, Appends, OnQuota},
+    append::{Answered, AppendError, Appends, OnQuota},
     clock::{Clock, keeper::Timekeeper},
     content::ContentStore,
     context::Context,
@@ -35,7 +35,6 @@ use crate::{
     options::{ClockOptions, ContentOptions, LimitOptions},
     pressure::{Pressure, QUEUE_WAIT, Source, SourceKey, quota::MachineTicks},
     shard::{Disk, NoAnswer, ShardThreads, Shards},
-    status::Refusal,
     store::{Batch, DirectoryLock, Family, Store, StoreOptions, keys},
 };
 
@@ -493,7 +492,7 @@ impl Engine {
         &self,
         ledger: &str,
         envelopes: Vec<v1::Envelope>,
-    ) -> Result<v1::AppendResponse, Refusal> {
+    ) -> Result<v1::AppendResponse, AppendError> {
         self.append_from(&self.appends.pressure.unknown(), ledger, envelopes)
     }
 
@@ -503,7 +502,7 @@ impl Engine {
         source: &Source,
         ledger: &str,
         envelopes: Vec<v1::Envelope>,
-    ) -> Result<v1::AppendResponse, Refusal> {
+    ) -> Result<v1::AppendResponse, AppendError> {
         let name = ledger;
         let ledger = self.registry.ledger(name)?;
         let request = v1::AppendRequest {

@@ -5,14 +5,16 @@ use std::{sync::Arc, time::Instant};
 
 use deed_proto::v1;
 
-use super::{Appends, cost::Cost};
+use super::{
+    Appends,
+    cost::Cost,
+    error::{AppendError, blocking},
+};
 use crate::{
     admission::{Admission, AdmittedBatch, Contents, Rejected, Sender, is_trust_shaped},
-    blocking::blocking,
     ledger::{Ledger, policies::Busy},
     metrics::Stage,
-    pressure::{RETRY_AFTER, Source},
-    status::Refusal,
+    pressure::Source,
 };
 
 /// Envelopes, bytes and trust statements of a request that is looked through where it came in, by a
@@ -41,15 +43,13 @@ impl Appends {
         sender: &Sender,
         source: &Source,
         cost: Cost,
-    ) -> Result<(Instant, AdmittedBatch, Vec<Rejected>, Contents), Refusal> {
+    ) -> Result<(Instant, AdmittedBatch, Vec<Rejected>, Contents), AppendError> {
         let (caller, count) = (source.key(), envelopes.len());
         let too_much_waits = || {
             self.metrics.overloaded();
             let quotas = &self.pressure.quotas;
             quotas.give_back(source.principal.as_ref(), count, cost.message_bytes);
-            Refusal::Overloaded {
-                retry_after: RETRY_AFTER,
-            }
+            AppendError::Overloaded
         };
         let mut place = None;
         if !is_short(&envelopes) {
@@ -139,7 +139,7 @@ mod tests {
         let long = (0..=SHORT_ENVELOPES).map(|_| producer.intent("one of many"));
         let long: Vec<_> = long.collect();
         let refused = engine.append_from(&one, "long", long.clone());
-        assert!(matches!(refused, Err(Refusal::Overloaded { .. })));
+        assert!(matches!(refused, Err(AppendError::Overloaded)));
         let short = vec![Producer::new(ledger.id, 2).intent("a single one")];
         let answer = engine.append_from(&one, "long", short).unwrap();
         assert_eq!(briefs(&answer), ["accepted 1"]);

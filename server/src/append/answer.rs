@@ -7,15 +7,16 @@ use deed_evidence::assess::Assessed;
 use deed_proto::v1::{self, append_result};
 use deed_tlog::{InclusionProof, LeafIndex, SizeRange, TreeSize};
 
-use super::reasons;
+use super::{
+    error::{AppendError, blocking},
+    reasons,
+};
 use crate::{
     admission::Rejected,
-    blocking::blocking,
     ledger::{Ledger, Readable, step::Placement},
     metrics::{Metrics, Stage},
     pressure::Room,
     shard::{Answer, Pending},
-    status::Refusal,
 };
 
 /// An answer, with the share that it holds until somebody takes it.
@@ -54,7 +55,7 @@ pub(crate) struct InFlight {
 
 impl InFlight {
     /// Waits until everything admitted is recorded under a signed head.
-    pub(crate) async fn finish(self) -> Result<Answered, Refusal> {
+    pub(crate) async fn finish(self) -> Result<Answered, AppendError> {
         let mut room = self.room;
         let mut results = vec![v1::AppendResult { result: None }; self.envelopes];
         let readable = match self.pending {
@@ -63,7 +64,7 @@ impl InFlight {
                 if answer.placements.contains(&Placement::Late) {
                     let message = "the request waited for long, or the server's clock was set: send \
                                    the same bytes again";
-                    return Err(Refusal::Unavailable(message.to_owned()));
+                    return Err(AppendError::Unavailable(message.to_owned()));
                 }
                 let released = Instant::now();
                 let proofs = if self.with_proofs {
@@ -124,7 +125,7 @@ pub(crate) fn consistency(
     ledger: &Ledger,
     readable: &Readable,
     old: TreeSize,
-) -> Result<v1::ConsistencyProof, Refusal> {
+) -> Result<v1::ConsistencyProof, AppendError> {
     let sizes = SizeRange {
         old,
         new: readable.size(),
@@ -145,7 +146,7 @@ pub(crate) fn hashes(hashes: &[deed_tlog::Hash]) -> Vec<Bytes> {
 }
 
 /// Inclusion proofs of every leaf in the answer, in order of its placements; none for refused ones.
-async fn prove(ledger: &Arc<Ledger>, answer: &Answer) -> Result<Vec<InclusionProof>, Refusal> {
+async fn prove(ledger: &Arc<Ledger>, answer: &Answer) -> Result<Vec<InclusionProof>, AppendError> {
     let indexes: Vec<LeafIndex> = answer
         .placements
         .iter()

@@ -7,14 +7,15 @@ use deed_evidence::{CommitmentDigest, trust, trust::TrustStatement};
 use deed_proto::v1::{self, append_result};
 use deed_tlog::LeafIndex;
 
-use super::{Appends, OnQuota};
+use super::{
+    Appends, OnQuota,
+    error::{AppendError, blocking},
+};
 use crate::{
     admission::{AdmittedBatch, Attached, Contents, Erasable, Sender},
-    blocking::blocking,
     content::{ContentStore, ErasureGuard, LedgerRef, NewContent, State},
     ledger::Ledger,
-    pressure::{RETRY_AFTER, Source},
-    status::Refusal,
+    pressure::Source,
     store::LedgerNumber,
 };
 
@@ -29,15 +30,13 @@ impl Appends {
         source: &Source,
         contents: Contents,
         batch: &mut AdmittedBatch,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), AppendError> {
         // Until the statements are recorded nobody may take away what they name. Whoever waits here
         // holds room that others may want, so not for long.
         let entering = self.contents.enter(ledger.number);
         let gate = tokio::time::timeout(self.queue_wait, entering)
             .await
-            .map_err(|_| Refusal::Overloaded {
-                retry_after: RETRY_AFTER,
-            })?;
+            .map_err(|_| AppendError::Overloaded)?;
         let (store, number) = (Arc::clone(&self.contents), ledger.number);
         let found = blocking(move || Found::look(&store, number, contents)).await?;
 
@@ -62,7 +61,7 @@ impl Appends {
         &self,
         ledger: &Ledger,
         contents: &[CommitmentDigest],
-    ) -> Result<(Twins, Vec<Erasable>), Refusal> {
+    ) -> Result<(Twins, Vec<Erasable>), AppendError> {
         let begun = self.contents.begin_erasure(ledger.number, contents);
         let guard = begun.await?;
         blocking(move || {
@@ -81,18 +80,18 @@ impl Appends {
         ledger: &Arc<Ledger>,
         sender: &Sender,
         source: &Source,
-    ) -> Result<v1::EraseContentResponse, Refusal> {
+    ) -> Result<v1::EraseContentResponse, AppendError> {
         let Some(envelope) = request.envelope else {
             return self.look_for_twins(ledger, &request.look_up).await;
         };
         if !request.look_up.is_empty() {
             let what = "is for requests without an envelope, which erase nothing";
-            return Err(Refusal::field("look_up", what));
+            return Err(AppendError::field("look_up", what));
         }
         let Ok(Some(TrustStatement::Erasure(named))) = TrustStatement::parse(&envelope.payload)
         else {
             let what = "must hold a statement with the body Erasure, signed by an authority";
-            return Err(Refusal::field("envelope", what));
+            return Err(AppendError::field("envelope", what));
         };
         let append = v1::AppendRequest {
             ledger: request.ledger,
@@ -149,15 +148,15 @@ impl Appends {
         &self,
         ledger: &Ledger,
         contents: &[bytes::Bytes],
-    ) -> Result<v1::EraseContentResponse, Refusal> {
+    ) -> Result<v1::EraseContentResponse, AppendError> {
         if !(1..=ERASED_AT_ONCE_MAX).contains(&contents.len()) {
             let what = format!(
                 "an envelope, or 1 to {ERASED_AT_ONCE_MAX} commitments to look up, is needed"
             );
-            return Err(Refusal::field("envelope", what));
+            return Err(AppendError::field("envelope", what));
         }
         let contents = contents.iter().map(|digest| {
-            let what = || Refusal::field("look_up", "must have 32 bytes each");
+            let what = || AppendError::field("look_up", "must have 32 bytes each");
             CommitmentDigest::from_slice(digest).ok_or_else(what)
         });
         let contents = contents.collect::<Result<Vec<_>, _>>()?;
@@ -188,14 +187,13 @@ fn as_bytes(digests: &[CommitmentDigest]) -> Vec<bytes::Bytes> {
 }
 
 /// An Erasure covers every commitment to the same bytes, as long as it has room.
-fn check_twins(named: usize, twins: &[CommitmentDigest]) -> Result<(), Refusal> {
+fn check_twins(named: usize, twins: &[CommitmentDigest]) -> Result<(), AppendError> {
     if twins.is_empty() || named >= ERASED_AT_ONCE_MAX {
         return Ok(());
     }
     let named = twins.iter().take(NAMED_IN_ERROR_MAX);
     let named: Vec<_> = named.map(ToString::to_string).collect();
-    Err(Refusal::Precondition {
-        reason: "CONTENT_TWINS",
+    Err(AppendError::Twins {
         message: format!(
             "the same bytes are held under {} other commitment(s), which the Erasure has to name \
              too: {}{}",
@@ -207,7 +205,7 @@ fn check_twins(named: usize, twins: &[CommitmentDigest]) -> Result<(), Refusal> 
                 ""
             }
         ),
-        metadata: [("commitments".to_owned(), named.join(","))].into(),
+        commitments: named.join(","),
     })
 }
 
@@ -227,7 +225,7 @@ impl Found {
         store: &ContentStore,
         ledger: LedgerNumber,
         contents: Contents,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, AppendError> {
         let mut found = Self {
             new: Vec::with_capacity(contents.attached.len()),
             held: Vec::new(),
@@ -254,7 +252,7 @@ impl Found {
 }
 
 /// What is known of the contents of an erasure. Reads the disk.
-fn look_up(guard: ErasureGuard) -> Result<(ErasureGuard, Vec<Erasable>), Refusal> {
+fn look_up(guard: ErasureGuard) -> Result<(ErasureGuard, Vec<Erasable>), AppendError> {
     let mut erasable = Vec::with_capacity(guard.contents().len());
     for &(content, state) in guard.contents() {
         let references = guard.references(&content)?.into_iter();

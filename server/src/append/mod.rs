@@ -4,6 +4,7 @@ mod admitting;
 mod answer;
 mod contents;
 mod cost;
+mod error;
 mod reasons;
 
 use std::{
@@ -15,19 +16,18 @@ use deed_evidence::{Micros, RULES_ASSESSED, TaskId};
 use deed_proto::v1;
 use deed_tlog::TreeSize;
 
-use self::cost::Cost;
+use self::{cost::Cost, error::blocking};
 use crate::{
     admission::{AdmittedBatch, ENVELOPES_MAX, REQUEST_PAYLOAD_BYTES_MAX, Rejected, Sender},
-    blocking::blocking,
     clock::keeper::{BEHIND_MAX_US, Timekeeper},
     content::ContentStore,
     ledger::{Ledger, Readable, registry::Registry, step::Confirmed},
     metrics::{Metrics, Stage},
-    pressure::{Pressure, RETRY_AFTER, Room, Source, SourceKey, TooMuchWaits, quota::OverQuota},
+    pressure::{Pressure, Room, Source, SourceKey, TooMuchWaits, quota::OverQuota},
     shard::{Answer, NoAnswer, Reservation, Shards},
-    status::Refusal,
 };
 pub(crate) use answer::{Answered, InFlight, consistency, hashes};
+pub(crate) use error::AppendError;
 
 /// Takes append requests.
 pub(crate) struct Appends {
@@ -94,7 +94,7 @@ impl Appends {
         sender: &Sender,
         source: &Source,
         on_quota: OnQuota,
-    ) -> Result<InFlight, Refusal> {
+    ) -> Result<InFlight, AppendError> {
         self.check(&request)?;
         self.registry.store().disk().room_for_log()?;
         let admitted = self
@@ -104,7 +104,7 @@ impl Appends {
     }
 
     /// Whether a request keeps the limits, and anything can be recorded at all.
-    fn check(&self, request: &v1::AppendRequest) -> Result<(), Refusal> {
+    fn check(&self, request: &v1::AppendRequest) -> Result<(), AppendError> {
         check_request(request)?;
         if self.shards.has_failed() {
             return Err(NoAnswer::Stopped.into());
@@ -120,7 +120,7 @@ impl Appends {
         sender: &Sender,
         source: &Source,
         on_quota: OnQuota,
-    ) -> Result<AdmittedRequest<'_>, Refusal> {
+    ) -> Result<AdmittedRequest<'_>, AppendError> {
         let cost = Cost::of(&request);
         self.note_confirmed(&ledger).await?;
         let count = request.envelopes.len();
@@ -153,7 +153,7 @@ impl Appends {
         ledger: &Arc<Ledger>,
         task: TaskId,
         source: &Source,
-    ) -> Result<(Answer, Room), Refusal> {
+    ) -> Result<(Answer, Room), AppendError> {
         let cost = Cost::TASK_RECEIPT;
         self.registry.store().disk().room_for_log()?;
         self.note_confirmed(ledger).await?;
@@ -175,7 +175,7 @@ impl Appends {
         statements: usize,
         cost: Cost,
         on_quota: OnQuota,
-    ) -> Result<(Room, Reservation<'_>), Refusal> {
+    ) -> Result<(Room, Reservation<'_>), AppendError> {
         self.charge(source, statements, cost, on_quota).await?;
         let waiting = Instant::now();
         let place = self
@@ -193,22 +193,20 @@ impl Appends {
                 self.metrics.overloaded();
                 let quotas = &self.pressure.quotas;
                 quotas.give_back(source.principal.as_ref(), statements, cost.message_bytes);
-                Err(Refusal::Overloaded {
-                    retry_after: RETRY_AFTER,
-                })
+                Err(AppendError::Overloaded)
             }
         }
     }
 
     /// The time by which something is recorded in a ledger now. A ledger whose own time is ahead, and is
     /// known to be, takes it at that.
-    fn now_for(&self, ledger: &Ledger) -> Result<Micros, Refusal> {
+    fn now_for(&self, ledger: &Ledger) -> Result<Micros, AppendError> {
         let now = self.now()?;
         let readable = ledger.readable();
         if self.is_behind(ledger, &readable, now) {
             self.clock.refused(true);
             let behind = readable.effective_time.get().saturating_sub(now.get());
-            return Err(Refusal::Unavailable(format!(
+            return Err(AppendError::Unavailable(format!(
                 "the server's clock is {behind} us behind the ledger's newest entry; nothing is recorded \
                  in it until the clock has come to that or an operator confirms it (deed-server clock \
                  confirm); try again later"
@@ -225,16 +223,16 @@ impl Appends {
     }
 
     /// The time by the machine's clock, if that is to be believed.
-    fn now(&self) -> Result<Micros, Refusal> {
+    fn now(&self) -> Result<Micros, AppendError> {
         self.clock.read().map_err(|fault| {
             self.clock.refused(fault.is_behind());
-            Refusal::Unavailable(fault.to_string())
+            AppendError::Unavailable(fault.to_string())
         })
     }
 
     /// Has it said in a ledger that an operator has confirmed the clock, where all entries are older:
     /// before anything else is recorded there.
-    pub(crate) async fn note_confirmed(&self, ledger: &Arc<Ledger>) -> Result<(), Refusal> {
+    pub(crate) async fn note_confirmed(&self, ledger: &Arc<Ledger>) -> Result<(), AppendError> {
         let readable = ledger.readable();
         let newest = readable.effective_time;
         let said = readable
@@ -262,7 +260,7 @@ impl Appends {
         &self,
         ledger: &Arc<Ledger>,
         clock: Micros,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), AppendError> {
         let assesses = ledger.trust.read().rules_version() >= RULES_ASSESSED;
         if !assesses {
             return self.note_beside(ledger, clock).await;
@@ -279,7 +277,7 @@ impl Appends {
 
     /// Notes that an operator has confirmed the clock, for a ledger whose time is ahead and that writes
     /// nothing itself.
-    async fn note_beside(&self, ledger: &Arc<Ledger>, clock: Micros) -> Result<(), Refusal> {
+    async fn note_beside(&self, ledger: &Arc<Ledger>, clock: Micros) -> Result<(), AppendError> {
         let newest = ledger.readable().effective_time;
         let ahead = newest.get().saturating_sub(clock.get());
         let known = self.clock.ahead.confirmed(ledger.number, newest);
@@ -290,7 +288,7 @@ impl Appends {
         blocking(move || {
             keeper.ahead.note(number, newest, clock).map_err(|error| {
                 let what = format!("the confirmed clock cannot be noted: {error}; try again later");
-                Refusal::Unavailable(what)
+                AppendError::Unavailable(what)
             })
         })
         .await?;
@@ -352,11 +350,11 @@ impl Appends {
 }
 
 /// Whether the request keeps the limits.
-fn check_request(request: &v1::AppendRequest) -> Result<(), Refusal> {
+fn check_request(request: &v1::AppendRequest) -> Result<(), AppendError> {
     let count = request.envelopes.len();
     if !(1..=ENVELOPES_MAX).contains(&count) {
         let what = format!("{count} given where 1 to {ENVELOPES_MAX} are allowed");
-        return Err(Refusal::field("envelopes", what));
+        return Err(AppendError::field("envelopes", what));
     }
     let bytes: usize = request
         .envelopes
@@ -371,7 +369,7 @@ fn check_request(request: &v1::AppendRequest) -> Result<(), Refusal> {
             "{bytes} bytes of payloads and attachments where {REQUEST_PAYLOAD_BYTES_MAX} are allowed; send fewer \
              in a request"
         );
-        return Err(Refusal::field("envelopes", what));
+        return Err(AppendError::field("envelopes", what));
     }
     Ok(())
 }
@@ -414,7 +412,7 @@ mod tests {
         engine.clock.set(100_000_000 - BEHIND_MAX_US - 1);
         let refused = engine.append("clock", vec![producer.clone().intent("too far")]);
         assert!(
-            matches!(refused, Err(Refusal::Unavailable(_))),
+            matches!(refused, Err(AppendError::Unavailable(_))),
             "{refused:?}"
         );
 
@@ -437,14 +435,10 @@ mod tests {
         disk.pretend(511 << 20);
         let statement = producer.intent("first");
         let refused = engine.append("full", vec![statement.clone()]);
-        let Err(refusal @ Refusal::NoSpace(_)) = refused else {
-            panic!("{refused:?}");
-        };
-        let status: tonic::Status = refusal.into();
-        let details = tonic_types::StatusExt::get_error_details(&status);
-        assert_eq!(status.code(), tonic::Code::ResourceExhausted);
-        assert_eq!(details.error_info().unwrap().reason, "NO_SPACE");
-        assert!(details.retry_info().unwrap().retry_delay.is_some());
+        assert!(
+            matches!(refused, Err(AppendError::NoSpace(_))),
+            "{refused:?}"
+        );
         assert!(!engine.appends.shards.has_failed());
         // By itself, with the same bytes.
         disk.pretend(512 << 20);
@@ -499,14 +493,10 @@ mod tests {
             // All but what is kept for ledgers that hold nothing.
             assert_eq!(held(), 7 << 17);
             let refused = engine.append("full", third.clone());
-            let Err(refusal @ Refusal::Overloaded { .. }) = refused else {
-                panic!("{refused:?}");
-            };
-            let status: tonic::Status = refusal.into();
-            let details = tonic_types::StatusExt::get_error_details(&status);
-            assert_eq!(status.code(), tonic::Code::ResourceExhausted);
-            let retry = details.retry_info().and_then(|retry| retry.retry_delay);
-            assert_eq!(retry, Some(RETRY_AFTER));
+            assert!(
+                matches!(refused, Err(AppendError::Overloaded)),
+                "{refused:?}"
+            );
 
             drop(open_gate);
             for thread in waiting {

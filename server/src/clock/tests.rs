@@ -10,10 +10,10 @@ use tempfile::TempDir;
 use super::{Clock as _, SystemClock, confirmation, keeper::Timekeeper};
 use crate::{
     admin::{Admin, NotReady},
+    append::AppendError,
     background::ticker,
     offline::fsck,
     options::ClockOptions,
-    status::Refusal,
     testing::{Authority, Engine, Producer, TASK, TestClock, block_on, briefs, log_of, policy_set},
 };
 
@@ -81,7 +81,7 @@ impl Machine {
         assert_eq!(briefs(&answer), ["accepted 1"]);
     }
 
-    fn append(&mut self) -> Result<v1::AppendResponse, Refusal> {
+    fn append(&mut self) -> Result<v1::AppendResponse, AppendError> {
         let producer = self.producer.as_mut().unwrap();
         let before = producer.clone();
         let envelope = producer.intent("orders/1");
@@ -95,7 +95,7 @@ impl Machine {
     #[track_caller]
     fn refused(&mut self) -> String {
         match self.append() {
-            Err(Refusal::Unavailable(why)) => why,
+            Err(AppendError::Unavailable(why)) => why,
             other => panic!("{other:?}"),
         }
     }

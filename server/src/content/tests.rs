@@ -260,11 +260,8 @@ fn quotas_bound_what_each_principal_stores() {
     let Err(refused @ ContentError::Quota { .. }) = refused else {
         panic!("{refused:?}");
     };
-    let status: tonic::Status = crate::status::Refusal::from(refused).into();
-    assert_eq!(status.code(), tonic::Code::ResourceExhausted);
-    assert!(status.message().contains("have some erased"), "{status}");
-    let details = tonic_types::StatusExt::get_error_details(&status);
-    assert!(details.retry_info().is_none(), "waiting does not help");
+    let said = refused.to_string();
+    assert!(said.contains("have some erased"), "{said}");
     let other = NewContent {
         principal: Arc::from("somebody else"),
         ..c.clone()
@@ -310,8 +307,6 @@ fn damage_is_noticed_wherever_it_is() {
             matches!(read, Err(ContentError::Damaged { .. })),
             "{what}: {read:?}"
         );
-        let status: tonic::Status = crate::status::Refusal::from(read.unwrap_err()).into();
-        assert_eq!(status.code(), tonic::Code::DataLoss, "{what}");
     };
     for number in 0..record.chunks {
         let key = keys::chunk(NUMBER, &large.digest, &id, number);

@@ -164,7 +164,7 @@ impl Content for ContentService {
         let erased = erasing
             .await
             .map_err(|error| Refusal::Internal(format!("an erasure ended early: {error}")))?;
-        Ok(Response::new(erased?))
+        Ok(Response::new(erased.map_err(Refusal::from)?))
     }
 }
 

@@ -59,7 +59,8 @@ impl Ledger for LedgerService {
             OnQuota::Refuse,
         )
         .await?;
-        let (answer, room) = in_flight.finish().await?.into_parts();
+        let answered = in_flight.finish().await.map_err(Refusal::from)?;
+        let (answer, room) = answered.into_parts();
         let mut response = Response::new(answer);
         response.extensions_mut().insert(Kept::new(room));
         Ok(response)
@@ -202,9 +203,8 @@ async fn begin(
     let ledger = context.ledger(caller, method, &request.ledger).await?;
     let sender = sender(caller, &request.ledger);
     let appends = &context.appends;
-    appends
-        .begin(ledger, request, &sender, source, on_quota)
-        .await
+    let begun = appends.begin(ledger, request, &sender, source, on_quota);
+    Ok(begun.await?)
 }
 
 /// Takes requests in until the stream ends, one of them is malformed, or the server stops.
@@ -264,7 +264,7 @@ pub(crate) async fn answer(
         let answered = match taken {
             Ok(in_flight) => tokio::select! {
                 biased;
-                answered = in_flight.finish() => answered.map_err(Status::from),
+                answered = in_flight.finish() => answered.map_err(|error| Refusal::from(error).into()),
                 () = answers.closed() => return,
             },
             Err(status) => Err(status),

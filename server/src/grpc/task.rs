@@ -43,7 +43,8 @@ pub(super) async fn receipt(
     assessed(&ledger)?;
     let task = task_id(task)?;
     let source = caller.source(&context.pressure);
-    let (answer, _room) = context.appends.task_receipt(&ledger, task, &source).await?;
+    let receipt = context.appends.task_receipt(&ledger, task, &source);
+    let (answer, _room) = receipt.await.map_err(Refusal::from)?;
     let Some(Placement::Recorded { leaf }) = answer.placements.first() else {
         return Err(no_task(task).into());
     };

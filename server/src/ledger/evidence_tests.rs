@@ -19,9 +19,9 @@ use proptest::prelude::*;
 
 use super::step_tests::{ByHand, admit_with, brief};
 use crate::{
+    append::AppendError,
     offline::fsck,
     shard::Disk,
-    status::Refusal,
     store::LedgerNumber,
     testing::{Authority, Engine, Producer, batched, briefs, signed},
 };
@@ -280,7 +280,7 @@ fn a_request_that_came_too_late_is_to_be_sent_again() {
                 assert_eq!(briefs(&two.unwrap()), ["accepted 2"]);
             } else {
                 let refused =
-                    matches!(&two, Err(Refusal::Unavailable(what)) if what.contains("again"));
+                    matches!(&two, Err(AppendError::Unavailable(what)) if what.contains("again"));
                 assert!(refused, "{two:?}");
             }
         });

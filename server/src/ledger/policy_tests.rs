@@ -14,10 +14,10 @@ use deed_tlog::SigningKey;
 use super::{Ledger, step::Placement};
 use crate::{
     admission::{Admission, AdmittedBatch, Kind, Sender},
+    append::AppendError,
     clock::Clock as _,
     offline::fsck,
     pressure::SourceKey,
-    status::Refusal,
     testing::{
         AGENT, Authority, Engine, Producer, TASK, batched, briefs, policy_set, signed, task_of,
     },
@@ -320,7 +320,7 @@ fn a_ledger_whose_policies_are_being_compiled_is_told_to_come_back() {
     let said = |id| vec![Authority::new(id).says(Body::PolicySet(set_of(1)))];
     let refused = engine.append(NAME, said(ledger.id));
     assert!(
-        matches!(refused, Err(Refusal::Overloaded { .. })),
+        matches!(refused, Err(AppendError::Overloaded)),
         "{refused:?}"
     );
     let taken = engine.append("beside", said(beside.id)).unwrap();

@@ -1,6 +1,8 @@
 //! The one place where errors become gRPC statuses, and those of HTTP.
 
 pub(crate) mod http;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::HashMap, time::Duration};
 
@@ -9,6 +11,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 use crate::{
+    append::AppendError,
     content::ContentError,
     ledger::{read::ReadError, registry::RegistryError},
     pressure::{LimitReached, RETRY_AFTER, quota::OverQuota},
@@ -74,6 +77,33 @@ impl From<NoAnswer> for Refusal {
             NoAnswer::Stopped => Self::Unavailable(
                 "the server stopped before it could answer; send the same bytes again".to_owned(),
             ),
+        }
+    }
+}
+
+impl From<AppendError> for Refusal {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Field { field, what } => Self::field(field, what),
+            AppendError::Overloaded => Self::Overloaded {
+                retry_after: RETRY_AFTER,
+            },
+            AppendError::Quota(over) => over.into(),
+            AppendError::NoSpace(no_space) => no_space.into(),
+            AppendError::Unavailable(what) => Self::Unavailable(what),
+            AppendError::Twins {
+                message,
+                commitments,
+            } => Self::Precondition {
+                reason: "CONTENT_TWINS",
+                message,
+                metadata: [("commitments".to_owned(), commitments)].into(),
+            },
+            AppendError::Stopped => NoAnswer::Stopped.into(),
+            AppendError::Registry(error) => error.into(),
+            AppendError::Content(error) => error.into(),
+            AppendError::Read(error) => error.into(),
+            AppendError::Defect(what) => Self::Internal(what),
         }
     }
 }

@@ -72,7 +72,7 @@ pub(crate) struct Space {
 pub(crate) struct NoSpace {
     pub(crate) free_bytes: u64,
     pub(crate) floor_bytes: u64,
-    kept_for: &'static str,
+    pub(crate) kept_for: &'static str,
 }
 
 type Look = Box<dyn Fn() -> io::Result<Space> + Send + Sync>;
