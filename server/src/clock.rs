@@ -3,8 +3,6 @@
 pub(crate) mod ahead;
 pub(crate) mod confirmation;
 pub(crate) mod keeper;
-#[cfg(test)]
-mod tests;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

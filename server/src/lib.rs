@@ -14,6 +14,8 @@ mod background;
 pub mod bench;
 mod blocking;
 mod clock;
+#[cfg(test)]
+mod clock_tests;
 pub mod config;
 mod content;
 mod context;

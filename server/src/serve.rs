@@ -115,7 +115,7 @@ impl Server {
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
 
         let access = Access::open(options.data_dir.clone(), rules.required, clock)?;
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Arc::new(Metrics::new(&[tonic_health::pb::FILE_DESCRIPTOR_SET]));
         metrics.found_damaged_guard_slots(opened.damaged_guard_slots);
         let (shards, threads) = Shards::start(
             &options.data_dir,

@@ -531,41 +531,41 @@ impl Engine {
         self.store.commit(batch).unwrap();
     }
 
-    /// The services' context, of a server that is not stopped.
-    pub(crate) fn context_that_stays(&self) -> Context {
-        self.context().0
-    }
-
-    /// The services' context, and the sender that stops them.
-    pub(crate) fn context(&self) -> (Context, watch::Sender<bool>) {
-        let (stop, stopping) = watch::channel(false);
-        let appends = &self.appends;
-        let context = Context {
-            registry: Arc::clone(&self.registry),
-            appends: Arc::new(Appends {
-                registry: Arc::clone(&appends.registry),
-                shards: Arc::clone(&appends.shards),
-                contents: Arc::clone(&appends.contents),
-                clock: Arc::clone(&appends.clock),
-                pressure: Arc::clone(&appends.pressure),
-                queue_wait: appends.queue_wait,
-                metrics: Arc::clone(&appends.metrics),
-            }),
-            contents: Arc::clone(&appends.contents),
-            listener: Arc::default(),
-            pressure: Arc::clone(&appends.pressure),
-            stopping,
-            metrics: Arc::clone(&appends.metrics),
-        };
-        (context, stop)
-    }
-
     /// Stops the threads and closes the store.
     pub(crate) fn close(self) {
         self.appends.contents.close();
         self.appends.shards.stop();
         self.threads.join();
     }
+}
+
+/// The services' context, of a server that is not stopped.
+pub(crate) fn context_that_stays(engine: &Engine) -> Context {
+    context(engine).0
+}
+
+/// The services' context, and the sender that stops them.
+pub(crate) fn context(engine: &Engine) -> (Context, watch::Sender<bool>) {
+    let (stop, stopping) = watch::channel(false);
+    let appends = &engine.appends;
+    let context = Context {
+        registry: Arc::clone(&engine.registry),
+        appends: Arc::new(Appends {
+            registry: Arc::clone(&appends.registry),
+            shards: Arc::clone(&appends.shards),
+            contents: Arc::clone(&appends.contents),
+            clock: Arc::clone(&appends.clock),
+            pressure: Arc::clone(&appends.pressure),
+            queue_wait: appends.queue_wait,
+            metrics: Arc::clone(&appends.metrics),
+        }),
+        contents: Arc::clone(&appends.contents),
+        listener: Arc::default(),
+        pressure: Arc::clone(&appends.pressure),
+        stopping,
+        metrics: Arc::clone(&appends.metrics),
+    };
+    (context, stop)
 }
 
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {

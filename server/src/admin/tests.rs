@@ -17,7 +17,7 @@ use super::*;
 use crate::{
     Clock as _, Server, ServerOptions, StartError, SystemClock,
     shard::Disk,
-    testing::{AUTHORITY_KEY, Engine, Producer, TASK, briefs},
+    testing::{AUTHORITY_KEY, Engine, Producer, TASK, briefs, context},
 };
 
 /// Status, media type and body.
@@ -367,7 +367,7 @@ fn a_shard_that_failed_and_a_server_that_stops_are_not_ready() {
             }),
         }
     });
-    let (context, stopping) = engine.context();
+    let (context, stopping) = context(&engine);
     let admin = Admin {
         context,
         stuck: Duration::from_secs(3600),

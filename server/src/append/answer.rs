@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     admission::Rejected,
-    ledger::{Ledger, Readable, step::Placement},
+    ledger::{Ledger, Readable, read::ReadError, step::Placement},
     metrics::{Metrics, Stage},
     pressure::Room,
     shard::{Answer, Pending},
@@ -125,7 +125,7 @@ pub(crate) fn consistency(
     ledger: &Ledger,
     readable: &Readable,
     old: TreeSize,
-) -> Result<v1::ConsistencyProof, AppendError> {
+) -> Result<v1::ConsistencyProof, ReadError> {
     let sizes = SizeRange {
         old,
         new: readable.size(),

@@ -19,7 +19,7 @@ use super::{Answers, actions::ActionsService};
 use crate::{
     access::Caller,
     ledger::Ledger,
-    testing::{AGENT, Authority, Engine, Producer, TASK, briefs, signed, task_of},
+    testing::{AGENT, Authority, Engine, Producer, TASK, briefs, context, signed, task_of},
 };
 
 const NAME: &str = "acts";
@@ -43,7 +43,7 @@ impl Served {
             let ledger = engine.create(NAME).unwrap();
             (engine, ledger)
         });
-        let (context, stop) = engine.context();
+        let (context, stop) = context(&engine);
         let mut served = Self {
             producer: Producer::new(ledger.id, 1),
             service: ActionsService(context),

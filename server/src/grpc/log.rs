@@ -322,7 +322,7 @@ fn head(
                     );
                     return Err(Refusal::BeyondTree { message, size });
                 }
-                consistency(ledger, readable, from)
+                Ok(consistency(ledger, readable, from)?)
             })
             .transpose()?,
     })

@@ -4,6 +4,8 @@ pub(crate) mod actions;
 #[cfg(test)]
 mod actions_tests;
 mod answer;
+#[cfg(test)]
+mod append_stream_tests;
 mod clearance;
 pub(crate) mod content;
 mod cut;

@@ -19,7 +19,6 @@ use std::{
 
 use deed_evidence::assess::finding::KINDS;
 use deed_proto::v1::rejection::Reason;
-use tonic::Code;
 
 pub(crate) use assessed::Assessments;
 use assessed::{INTENT_STATES, OWN_BODIES};
@@ -29,7 +28,7 @@ use rpcs::Rpcs;
 pub(crate) use text::{Connections, Contents, Observed};
 
 /// gRPC has the statuses 0 to 16.
-const CODES: usize = 17;
+pub(crate) const CODES: usize = 17;
 
 /// Numbers of rejection reasons below this are counted by name; a test holds it above all of them.
 const REASONS: usize = 64;
@@ -148,7 +147,14 @@ impl Drop for Open {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let rpcs = Rpcs::new();
+        Self::new(&[])
+    }
+}
+
+impl Metrics {
+    /// Counts requests by the rpcs of the protocol, and of these further descriptor sets.
+    pub(crate) fn new(further: &[&[u8]]) -> Self {
+        let rpcs = Rpcs::new(further);
         Self {
             requests: rpcs.all().map(|_| zeros()).collect(),
             request_times: rpcs.all().map(|_| Histogram::latency()).collect(),
@@ -194,9 +200,9 @@ impl Metrics {
         self.rpcs.name(rpc)
     }
 
-    /// A request has ended, `took` after it came.
-    pub(crate) fn answered(&self, rpc: Rpc, status: Code, took: Duration) {
-        self.requests[rpc.0][status as usize % CODES].fetch_add(1, Relaxed);
+    /// A request has ended with the gRPC status of this number, `took` after it came.
+    pub(crate) fn answered(&self, rpc: Rpc, status: usize, took: Duration) {
+        self.requests[rpc.0][status % CODES].fetch_add(1, Relaxed);
         if self.rpcs.is_unary(rpc) {
             self.request_times[rpc.0].record_time(took);
         }

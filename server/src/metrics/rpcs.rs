@@ -26,7 +26,7 @@ pub(super) struct Rpcs {
 
 impl Rpcs {
     /// Those of the protocol, and of what else the port serves.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(further: &[&[u8]]) -> Self {
         let mut rpcs = Self {
             names: Vec::new(),
             by_path: HashMap::new(),
@@ -34,11 +34,8 @@ impl Rpcs {
         for (name, unary) in [(OTHER, true), (CHECKPOINT, true), (TILE, true)] {
             rpcs.names.push((name.to_owned(), unary));
         }
-        for encoded in [
-            v1::FILE_DESCRIPTOR_SET,
-            tonic_health::pb::FILE_DESCRIPTOR_SET,
-        ] {
-            let set = FileDescriptorSet::decode(encoded).expect("the descriptors are well-formed");
+        for encoded in [v1::FILE_DESCRIPTOR_SET].iter().chain(further) {
+            let set = FileDescriptorSet::decode(*encoded).expect("the descriptors are well-formed");
             for file in &set.file {
                 for service in &file.service {
                     for method in &service.method {
@@ -94,14 +91,11 @@ mod tests {
 
     #[test]
     fn every_path_has_a_name_of_a_fixed_set() {
-        let rpcs = Rpcs::new();
+        let rpcs = Rpcs::new(&[]);
         for (path, name) in [
             ("/deed.v1.Ledger/Append", "deed.v1.Ledger/Append"),
             ("/deed.v1.Log/GetEntries", "deed.v1.Log/GetEntries"),
-            (
-                "/grpc.health.v1.Health/Check",
-                "grpc.health.v1.Health/Check",
-            ),
+            ("/grpc.health.v1.Health/Check", "other"),
             ("/logs/payments/checkpoint", "http/checkpoint"),
             ("/logs/payments/tile/0/x001/067", "http/tile"),
             ("/logs/payments/tile/entries/000", "http/tile"),

@@ -17,11 +17,65 @@ pub(crate) mod term;
 mod tests;
 pub(crate) mod time;
 
-use crate::store::{LedgerNumber, Store, StoreError};
+use std::sync::Arc;
+
+use crate::{
+    ledger::{Ledger, index},
+    store::{LedgerNumber, Store, StoreError},
+};
 
 pub(crate) use crate::ledger::index::SEGMENT_LEAVES;
 
 /// The leaf up to which a ledger's terms are indexed.
 pub(crate) fn indexed_to(store: &Store, ledger: LedgerNumber) -> Result<u64, StoreError> {
     Ok(store.term_segments(ledger)? * SEGMENT_LEAVES)
+}
+
+/// Segments of a ledger that are known to be there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Indexed {
+    pub(crate) hashes: u64,
+    pub(crate) terms: u64,
+}
+
+/// What a step of indexing wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wrote {
+    /// A segment of leaf hashes.
+    Hashes,
+    /// A segment of terms.
+    Terms,
+    /// Nothing: it was found that all terms are there.
+    Found,
+    /// Nothing: all that is complete is known to be there.
+    Nothing,
+}
+
+/// Writes a segment that is complete and not there: of leaf hashes, then of terms.
+pub(crate) fn index_segment(
+    store: &Arc<Store>,
+    ledger: &Ledger,
+    indexed: &mut Indexed,
+) -> Result<Wrote, StoreError> {
+    let readable = ledger.readable();
+    let size = readable.size().get();
+    let complete = size / SEGMENT_LEAVES;
+    if indexed.hashes < complete {
+        index::write_segment(store, ledger.number, &readable, indexed.hashes)?;
+        indexed.hashes += 1;
+        return Ok(Wrote::Hashes);
+    }
+    if indexed.terms == complete {
+        return Ok(Wrote::Nothing);
+    }
+    match segment::write_next(store, ledger.number, size)? {
+        Some(written) => {
+            indexed.terms = written + 1;
+            Ok(Wrote::Terms)
+        }
+        None => {
+            indexed.terms = complete;
+            Ok(Wrote::Found)
+        }
+    }
 }

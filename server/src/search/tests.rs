@@ -9,12 +9,11 @@ use deed_proto::v1::{self, CorrelationKey, Finding, FindingKind, statement::Body
 use prost::Message as _;
 
 use super::{
-    SEGMENT_LEAVES, indexed_to,
+    Indexed, SEGMENT_LEAVES, Wrote, index_segment, indexed_to,
     query::{Bounds, Cursor, PAGE_ENTRIES, Page, Query},
     time::first_at,
 };
 use crate::{
-    background::indexer::{Indexed, index_segment},
     ledger::Ledger,
     metrics::Looked,
     offline::{fsck, reindex},
@@ -342,14 +341,8 @@ fn check(store: &Store, ledger: &Ledger, entries: &[Bytes], findings: &[Finding]
 
 /// As the server does in the background.
 fn index_all(engine: &Engine, ledger: &Ledger) {
-    let (context, _) = engine.context();
     let mut indexed = Indexed::default();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .unwrap();
-    runtime
-        .block_on(async { while index_segment(&context, ledger, &mut indexed).await.unwrap() {} });
+    while index_segment(&engine.store, ledger, &mut indexed).unwrap() != Wrote::Nothing {}
     assert_eq!((indexed.hashes, indexed.terms), (1, 1));
 }
 

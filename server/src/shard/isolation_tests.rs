@@ -415,47 +415,6 @@ fn a_disk_that_does_not_take_a_turn_is_told() {
     engine.close();
 }
 
-#[test]
-fn a_stream_whose_caller_has_gone_lets_go_of_what_waits() {
-    let dir = tempfile::tempdir().unwrap();
-    let (engine, open_gate, arrived) = gated(dir.path(), 1);
-    let ledger = engine.create("stream").unwrap();
-    arrived.recv().unwrap();
-    let first = admit(&ledger, &[Producer::new(ledger.id, 1).intent("r")]);
-    let first = submit(&engine, &ledger, 1, first);
-    arrived.recv().unwrap();
-    let request = v1::AppendRequest {
-        ledger: "stream".to_owned(),
-        envelopes: vec![Producer::new(ledger.id, 2).intent("r")],
-        ..v1::AppendRequest::default()
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let appends = &engine.appends;
-        let source = appends.pressure.unknown();
-        let on_quota = crate::append::OnQuota::Refuse;
-        let sender = Sender::anybody();
-        let in_flight = appends.begin(Arc::clone(&ledger), request, &sender, &source, on_quota);
-        let in_flight = in_flight.await.unwrap();
-        let (taking, taken) = tokio::sync::mpsc::channel(1);
-        let (answering, answers) = tokio::sync::mpsc::channel(1);
-        taking.send(Ok(in_flight)).await.ok().unwrap();
-        drop(answers);
-        // It ends although the disk does not move, and nothing more will be sent.
-        crate::grpc::ledger::answer(taken, answering, LONG).await;
-    });
-    drop(open_gate);
-    block_on(first.answer()).unwrap();
-    let third = admit(&ledger, &[Producer::new(ledger.id, 3).intent("r")]);
-    let third = block_on(submit(&engine, &ledger, 3, third).answer()).unwrap();
-    assert_eq!(leaves(&third.placements), [2]);
-    assert_eq!(engine.appends.metrics.abandonments(), 1);
-    engine.close();
-}
-
 impl Pending {
     /// The answer, if there is one within a time.
     fn answer_within(self, time: Duration) -> Result<super::Answer, NoAnswer> {

@@ -1,21 +1,20 @@
 //! Clocks that leap, ahead and back, while a server runs and while it does not.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
+mod machine;
 
-use deed_evidence::{Micros, entry::Entry, replay::Replay};
-use deed_proto::v1::{self, FindingKind, statement::Body};
-use prost::Message as _;
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
+
+use deed_evidence::Micros;
+use deed_proto::v1::{FindingKind, statement::Body};
 use tempfile::TempDir;
 
-use super::{Clock as _, SystemClock, confirmation, keeper::Timekeeper};
 use crate::{
-    admin::{Admin, NotReady},
-    append::AppendError,
-    background::ticker,
+    clock::{Clock as _, SystemClock, confirmation, keeper::Timekeeper},
     offline::fsck,
     options::ClockOptions,
-    testing::{Authority, Engine, Producer, TASK, TestClock, block_on, briefs, log_of, policy_set},
+    testing::{Authority, Producer, TestClock, briefs, log_of, policy_set},
 };
+use machine::Machine;
 
 const NAME: &str = "one";
 const SECOND_US: i64 = 1_000_000;
@@ -23,138 +22,6 @@ const DAY_US: i64 = 86_400 * SECOND_US;
 const YEAR_US: i64 = 365 * DAY_US;
 /// Some day in 2023.
 const BEGIN_US: i64 = 1_700_000_000 * SECOND_US;
-
-struct Machine {
-    dir: TempDir,
-    clock: Arc<TestClock>,
-    engine: Option<Engine>,
-    producer: Option<Producer>,
-}
-
-impl Machine {
-    /// A machine that is booted at `now`, with a server that has nothing yet.
-    fn boots_at(now: i64) -> Self {
-        let clock = TestClock::at(now);
-        clock.boots("first boot");
-        let dir = TempDir::new().unwrap();
-        let mut machine = Self {
-            dir,
-            clock,
-            engine: None,
-            producer: None,
-        };
-        machine.start();
-        machine
-    }
-
-    fn data_dir(&self) -> &Path {
-        self.dir.path()
-    }
-
-    fn start(&mut self) {
-        let engine = Engine::open_at(self.dir.path(), Arc::clone(&self.clock), |disk| disk);
-        self.engine = Some(engine);
-    }
-
-    fn stop(&mut self) {
-        self.engine.take().unwrap().close();
-    }
-
-    fn engine(&self) -> &Engine {
-        self.engine.as_ref().unwrap()
-    }
-
-    /// A ledger with a task that ends in a day, and an Intent that lapses then.
-    fn begin_ledger(&mut self) {
-        let ledger = self.engine().create(NAME).unwrap();
-        let mut producer = Producer::new(ledger.id, 1);
-        let deadline_us = self.clock.now().get() + DAY_US;
-        let opened = v1::TaskOpened {
-            requested_by: "https://example.org/people/dee".to_owned(),
-            risk_tier: v1::RiskTier::Low.into(),
-            deadline_us,
-            ..v1::TaskOpened::default()
-        };
-        let opened = producer.opens(TASK, opened);
-        self.producer = Some(producer);
-        let answer = self.engine().append(NAME, vec![opened]).unwrap();
-        assert_eq!(briefs(&answer), ["accepted 1"]);
-    }
-
-    fn append(&mut self) -> Result<v1::AppendResponse, AppendError> {
-        let producer = self.producer.as_mut().unwrap();
-        let before = producer.clone();
-        let envelope = producer.intent("orders/1");
-        let appended = self.engine().append(NAME, vec![envelope]);
-        if appended.is_err() {
-            self.producer = Some(before);
-        }
-        appended
-    }
-
-    #[track_caller]
-    fn refused(&mut self) -> String {
-        match self.append() {
-            Err(AppendError::Unavailable(why)) => why,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// What the ticker does in some seconds, in which no real time passes.
-    fn ticks(&self) {
-        let (context, _stop) = self.engine().context();
-        block_on(async {
-            let mut ahead = 0;
-            for _ in 0..3 {
-                ahead = ticker::round(&context, ahead).await;
-            }
-        });
-    }
-
-    fn admin(&self) -> Admin {
-        Admin {
-            context: self.engine().context_that_stays(),
-            stuck: Duration::from_secs(3600),
-        }
-    }
-
-    fn not_ready(&self) -> String {
-        let NotReady(why) = self.admin().ready().unwrap_err();
-        why
-    }
-
-    fn confirms(&self, time: i64) {
-        confirmation::note(self.data_dir(), Micros::new(time)).unwrap();
-    }
-
-    fn size(&self) -> u64 {
-        let ledger = self.engine().registry.ledger(NAME).unwrap();
-        ledger.readable().size().get()
-    }
-
-    /// Receive times and bodies of all entries but the genesis entry, which a replay takes.
-    #[track_caller]
-    fn entries(&self) -> Vec<(i64, Body)> {
-        let ledger = self.engine().registry.ledger(NAME).unwrap();
-        let entries = self.engine().store.entries(ledger.number, 0);
-        let entries: Vec<_> = entries.map(|item| item.unwrap().1).collect();
-        Replay::over(&entries).unwrap();
-        let read = entries.iter().skip(1).map(|bytes| {
-            let entry = Entry::parse(bytes).unwrap();
-            let body = v1::Statement::decode(entry.payload).unwrap().body.unwrap();
-            (entry.received_at.get(), body)
-        });
-        read.collect()
-    }
-
-    fn findings(&self) -> Vec<v1::Finding> {
-        let ledger = self.engine().registry.ledger(NAME).unwrap();
-        let entries = self.engine().store.entries(ledger.number, 0);
-        let entries: Vec<_> = entries.map(|item| item.unwrap().1).collect();
-        let replay = Replay::over(&entries).unwrap();
-        replay.findings().cloned().collect()
-    }
-}
 
 #[test]
 fn a_leap_ahead_is_neither_ticked_nor_recorded_and_ends_when_the_clock_comes_back() {
