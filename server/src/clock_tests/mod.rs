@@ -5,7 +5,7 @@ mod machine;
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 
 use deed_evidence::Micros;
-use deed_proto::v1::{FindingKind, statement::Body};
+use deed_proto::v1::{self, FindingKind, statement::Body};
 use tempfile::TempDir;
 
 use crate::{

@@ -17,7 +17,7 @@ use crate::{
     ledger::Ledger,
     metrics::Looked,
     offline::{fsck, reindex},
-    store::{Batch, Family, Store, keys},
+    store::{Batch, Family, Store, StoreOptions, keys},
     testing::{Engine, Producer, briefs},
 };
 
@@ -418,7 +418,7 @@ fn every_time_begins_where_the_entries_say_and_a_damaged_index_is_found() {
     let check = || fsck::check(dir.path(), &mut |_| {}).map_err(|error| error.to_string());
     check().unwrap();
     let change = |key: &[u8], change: &dyn Fn(&mut Vec<u8>)| {
-        let store = Store::open(dir.path(), &crate::StoreOptions::default()).unwrap();
+        let store = Store::open(dir.path(), &StoreOptions::default()).unwrap();
         let mut value = store.value(Family::Index, key).unwrap().unwrap().to_vec();
         change(&mut value);
         let mut batch = Batch::default();
