@@ -79,7 +79,7 @@ pub fn confirm(data_dir: &Path, named: Micros) -> Result<Micros, ConfirmError> {
 }
 
 /// Notes a time that is confirmed.
-pub(super) fn note(data_dir: &Path, time: Micros) -> io::Result<()> {
+pub(crate) fn note(data_dir: &Path, time: Micros) -> io::Result<()> {
     write(data_dir, CONFIRMED, &time.get().to_string())
 }
 
@@ -87,7 +87,7 @@ pub(super) fn note(data_dir: &Path, time: Micros) -> io::Result<()> {
 ///
 /// # Errors
 /// If the file is there and cannot be read, or holds no time. It confirms nothing then.
-pub(super) fn read(data_dir: &Path) -> io::Result<Option<Micros>> {
+pub(crate) fn read(data_dir: &Path) -> io::Result<Option<Micros>> {
     let Some(text) = text(&data_dir.join(CONFIRMED), BYTES_MAX)? else {
         return Ok(None);
     };
