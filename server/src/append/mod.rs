@@ -104,7 +104,7 @@ impl Appends {
     }
 
     /// Whether a request keeps the limits, and anything can be recorded at all.
-    fn check(&self, request: &v1::AppendRequest) -> Result<(), AppendError> {
+    pub(crate) fn check(&self, request: &v1::AppendRequest) -> Result<(), AppendError> {
         check_request(request)?;
         if self.shards.has_failed() {
             return Err(NoAnswer::Stopped.into());

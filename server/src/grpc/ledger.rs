@@ -200,6 +200,9 @@ async fn begin(
     request: v1::AppendRequest,
     on_quota: OnQuota,
 ) -> Result<InFlight, Refusal> {
+    // Who may not ask learns nothing, and what is malformed is told before a ledger is looked for.
+    caller.require(method, &request.ledger)?;
+    context.appends.check(&request)?;
     let ledger = context.ledger(caller, method, &request.ledger).await?;
     let sender = sender(caller, &request.ledger);
     let appends = &context.appends;
