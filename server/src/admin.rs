@@ -23,6 +23,7 @@ use axum::{
     http::{HeaderValue, Response, StatusCode, header},
     routing::get,
 };
+use deed_engine::{ledger::Ledger, metrics::Observed, search, shard::Stuck};
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -34,11 +35,7 @@ use tower::ServiceExt as _;
 use crate::{
     context::Context,
     descriptors,
-    ledger::Ledger,
     listener::{ACCEPT_PAUSE, activity::Activity, places::Places},
-    metrics::Observed,
-    search,
-    shard::Stuck,
     telemetry::limiter,
 };
 

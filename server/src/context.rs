@@ -3,17 +3,19 @@
 
 use std::sync::Arc;
 
+use deed_engine::{
+    append::Appends,
+    content::ContentStore,
+    ledger::{Ledger, registry::Registry},
+    metrics::Metrics,
+    pressure::{Pressure, QUEUE_WAIT, RETRY_AFTER, SourceKey},
+};
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
     access::{Caller, table::Method},
-    append::Appends,
     blocking::blocking,
-    content::ContentStore,
-    ledger::{Ledger, registry::Registry},
     listener::Counters,
-    metrics::Metrics,
-    pressure::{Pressure, QUEUE_WAIT, RETRY_AFTER, SourceKey},
     status::Refusal,
 };
 

@@ -16,14 +16,16 @@ use axum::{
     routing::get,
 };
 use bytes::Bytes;
+use deed_engine::{
+    ledger::Ledger,
+    pressure::answers::{AnswerRoom, CHUNK_BYTES, CHUNK_ROOM, PROOF_ROOM},
+};
 use deed_tlog::{EntryBundleId, TilePath, encode_entry_bundle, tile_bytes};
 use futures::{StreamExt as _, stream};
 
 use crate::{
     access::{Caller, table::Method},
     context::Context,
-    ledger::Ledger,
-    pressure::answers::{AnswerRoom, CHUNK_BYTES, CHUNK_ROOM, PROOF_ROOM},
     status::{
         Refusal,
         http::{NO_CACHE, answer, refused, text},

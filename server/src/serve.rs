@@ -2,27 +2,30 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use deed_engine::{
+    append::Appends,
+    clock::{Clock, keeper::Timekeeper},
+    content::ContentStore,
+    data_dir,
+    ledger::registry::Registry,
+    metrics::Metrics,
+    pressure::{Pressure, QUEUE_WAIT, quota::MachineTicks},
+    shard::{ShardThreads, Shards},
+    store::DirectoryLock,
+};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tonic::transport;
 
 use crate::{
     access::{Access, file as access_file},
     admin::{self, Admin, AdminPort},
-    append::Appends,
     background::{collector::keep_collected, indexer::keep_indexed, ticker::keep_ticking},
-    clock::{Clock, keeper::Timekeeper},
-    content::ContentStore,
     context::Context,
-    data_dir, descriptors,
-    ledger::registry::Registry,
+    descriptors,
     listener::{self, Counters, tls::Certificates},
-    metrics::Metrics,
     options::{LimitOptions, ServerOptions},
-    pressure::{Pressure, QUEUE_WAIT, quota::MachineTicks},
     services::serve_all,
-    shard::{ShardThreads, Shards},
     start_error::{StartError, StopError},
-    store::DirectoryLock,
 };
 
 /// What a data directory may hold before the first start: roles and tokens may be given by then.

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use deed_engine::pressure::undecoded::MESSAGE_BYTES_MAX;
 use deed_proto::v1::{
     self, actions_server::ActionsServer, content_server::ContentServer,
     ledger_server::LedgerServer, log_server::LogServer,
@@ -19,7 +20,6 @@ use crate::{
     http,
     listener::Incoming,
     options::LimitOptions,
-    pressure::undecoded::MESSAGE_BYTES_MAX,
     telemetry::Requests,
 };
 

@@ -2,16 +2,15 @@
 
 use std::{io, net::SocketAddr};
 
+use deed_engine::{
+    content::ContentStartError, data_dir::DataDirError, guard::GuardError, store::StoreError,
+};
 use thiserror::Error;
 
 use crate::{
     access::file::AccessError,
-    content::ContentStartError,
-    data_dir::DataDirError,
     descriptors::DescriptorError,
-    guard::GuardError,
     listener::{RuleError, TlsError},
-    store::StoreError,
 };
 
 /// A server that does not start.

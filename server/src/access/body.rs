@@ -8,6 +8,11 @@ use std::{
 };
 
 use bytes::Bytes;
+use deed_engine::pressure::{
+    Place, RETRY_AFTER,
+    answers::Made,
+    undecoded::{Framing, TooMuchUndecoded, Undecoded},
+};
 use http::HeaderMap;
 use hyper::body::{Body as _, Frame, SizeHint};
 use parking_lot::Mutex;
@@ -19,11 +24,6 @@ use tonic::{Status, body::Body};
 
 use crate::{
     listener::activity::{Activity, OpenRequest},
-    pressure::{
-        Place, RETRY_AFTER,
-        answers::Made,
-        undecoded::{Framing, TooMuchUndecoded, Undecoded},
-    },
     status::Refusal,
 };
 

@@ -10,12 +10,9 @@ use futures::{StreamExt as _, stream};
 use tonic::Code;
 
 use super::*;
-use crate::{
-    access::Caller,
-    listener::activity::Activity,
-    options::LimitOptions,
-    pressure::{Pressure, quota::MachineTicks},
-};
+use deed_engine::pressure::{Pressure, quota::MachineTicks};
+
+use crate::{access::Caller, listener::activity::Activity, options::LimitOptions};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const CONNECTION_BYTES: usize = 6 << 20;

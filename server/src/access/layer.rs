@@ -19,9 +19,10 @@ use super::{
     head,
     table::{Method, Need},
 };
+use deed_engine::pressure::{Place, Pressure, answers::Made};
+
 use crate::{
     listener::{Connection, activity::Activity, http1},
-    pressure::{Place, Pressure, answers::Made},
     status::Refusal,
 };
 

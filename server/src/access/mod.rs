@@ -39,10 +39,13 @@ use self::{
     table::{Method, Need},
     token::{SecretHash, Shown},
 };
-use crate::{
+use deed_engine::{
     clock::Clock,
-    listener::{Connection, network},
     pressure::{Pressure, Source, answers::AnswerRoom, undecoded::Undecoded},
+};
+
+use crate::{
+    listener::{Connection, network},
     status::Refusal,
 };
 

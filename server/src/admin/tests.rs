@@ -14,9 +14,10 @@ use tokio::{
 };
 
 use super::*;
+use deed_engine::shard::Disk;
+
 use crate::{
     Clock as _, Server, ServerOptions, StartError, SystemClock,
-    shard::Disk,
     testing::{AUTHORITY_KEY, Engine, Producer, TASK, briefs, context},
 };
 

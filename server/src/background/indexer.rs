@@ -1,13 +1,12 @@
 //! Building the index while the server runs.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
-
-use crate::{
-    context::Context,
+use deed_engine::{
     ledger::Ledger,
     search::{Indexed, Wrote, index_segment},
-    status::Refusal,
 };
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use crate::{context::Context, status::Refusal};
 
 /// How often it is looked for complete segments.
 const INTERVAL: Duration = Duration::from_secs(1);

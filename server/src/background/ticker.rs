@@ -3,6 +3,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use deed_engine::{
+    clock::{Clock as _, keeper::BEHIND_MAX_US},
+    ledger::{
+        Ledger,
+        due::{UNLOADED_INTERVAL, next_look},
+    },
+    pressure::SourceKey,
+};
 use deed_evidence::Micros;
 use futures::{StreamExt as _, stream};
 use tokio::{
@@ -10,16 +18,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{
-    blocking::blocking,
-    clock::{Clock as _, keeper::BEHIND_MAX_US},
-    context::Context,
-    ledger::{
-        Ledger,
-        registry::{UNLOADED_INTERVAL, next_look},
-    },
-    pressure::SourceKey,
-};
+use crate::{blocking::blocking, context::Context};
 
 /// Between two looks at the ledgers that are loaded.
 const INTERVAL: Duration = Duration::from_secs(1);

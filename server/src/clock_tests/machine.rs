@@ -8,11 +8,14 @@ use prost::Message as _;
 use tempfile::TempDir;
 
 use super::{DAY_US, NAME};
+use deed_engine::{
+    append::AppendError,
+    clock::{Clock as _, confirmation},
+};
+
 use crate::{
     admin::{Admin, NotReady},
-    append::AppendError,
     background::ticker,
-    clock::{Clock as _, confirmation},
     testing::{Engine, Producer, TASK, TestClock, block_on, briefs, context, context_that_stays},
 };
 

@@ -4,13 +4,15 @@ mod machine;
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 
+use deed_engine::{
+    clock::{Clock as _, SystemClock, confirmation, keeper::Timekeeper},
+    offline::fsck,
+};
 use deed_evidence::Micros;
 use deed_proto::v1::{self, FindingKind, statement::Body};
 use tempfile::TempDir;
 
 use crate::{
-    clock::{Clock as _, SystemClock, confirmation, keeper::Timekeeper},
-    offline::fsck,
     options::ClockOptions,
     testing::{Authority, Producer, TestClock, briefs, log_of, policy_set},
 };

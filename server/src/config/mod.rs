@@ -18,6 +18,7 @@ use std::{
 
 use thiserror::Error;
 
+use deed_engine::store::{DiskOptions, StoreOptions};
 pub use layers::Origin;
 pub use table::{Kind, SETTINGS, Setting, setting};
 
@@ -25,7 +26,6 @@ use crate::{
     options::{
         ClockOptions, ContentOptions, LimitOptions, QuotaOptions, ServerOptions, TlsOptions,
     },
-    store::{DiskOptions, StoreOptions},
     telemetry::{LogFormat, LogOptions, OtlpOptions},
 };
 use layers::Layer;

@@ -16,9 +16,10 @@ use tokio::sync::watch;
 use tonic::{Code, Request, Status};
 
 use super::{Answers, actions::ActionsService};
+use deed_engine::ledger::Ledger;
+
 use crate::{
     access::Caller,
-    ledger::Ledger,
     testing::{AGENT, Authority, Engine, Producer, TASK, briefs, context, signed, task_of},
 };
 

@@ -2,7 +2,7 @@
 //!
 //! A message of a stream is made when its reader has taken the one before, as far as the transport
 //! lets us know; what it may hold was taken from the budget of answers before that
-//! ([`crate::pressure::answers`]).
+//! ([`deed_engine::pressure::answers`]).
 
 use std::sync::Arc;
 
@@ -11,10 +11,13 @@ use prost::Message;
 use tonic::{Response, Status};
 
 use super::{Answers, Context, stopping};
-use crate::{
-    access::{Caller, table::Method},
+use deed_engine::{
     ledger::Ledger,
     pressure::{Place, Share, answers::AnswerRoom},
+};
+
+use crate::{
+    access::{Caller, table::Method},
     status::Refusal,
 };
 

@@ -8,13 +8,14 @@ use std::{
 use deed_proto::v1;
 
 use super::ledger::answer;
-use crate::{
+use deed_engine::{
     admission::Sender,
     append::{InFlight, OnQuota},
     ledger::Ledger,
     shard::Disk,
-    testing::{Engine, Producer, block_on, briefs},
 };
+
+use crate::testing::{Engine, Producer, block_on, briefs};
 
 /// Within this time a thread does what it should; nothing that is measured.
 const LONG: Duration = Duration::from_secs(60);

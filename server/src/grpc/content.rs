@@ -17,11 +17,14 @@ use super::{
     answer::{Reading, respond},
     sender, stopping,
 };
+use deed_engine::{
+    content::{Begun, LedgerRef, PIECE_BYTES, Reader},
+    pressure::{Share, answers::CHUNK_BYTES},
+};
+
 use crate::{
     access::{Caller, table::Method},
     blocking::blocking,
-    content::{Begun, LedgerRef, PIECE_BYTES, Reader},
-    pressure::{Share, answers::CHUNK_BYTES},
     status::Refusal,
 };
 

@@ -6,18 +6,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use deed_evidence::{Micros, trust::Registry};
-use deed_tlog::{InclusionProof, LeafIndex, TreeSize};
-
-use crate::{
+use deed_engine::{
     ledger::{Ledger, Readable},
-    status::Refusal,
     store::{
         Store,
         records::HeadRecord,
         recover::{self, LoadError},
     },
 };
+use deed_evidence::{Micros, trust::Registry};
+use deed_tlog::{InclusionProof, LeafIndex, TreeSize};
+
+use crate::status::Refusal;
 
 /// A ledger as it stood behind one turn.
 pub(super) struct Cut {

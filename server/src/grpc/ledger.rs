@@ -8,14 +8,17 @@ use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Answers, Context, info, info_of, sender, stopping};
-use crate::{
-    access::{Caller, body::Kept, role::EVERY_LEDGER, table::Method},
+use deed_engine::{
     append::{Answered, InFlight, OnQuota},
-    blocking::blocking,
     ledger::registry::{NewLedger, Page, RegistryError},
     ledger_name::LedgerName,
     pressure::{QUEUE_WAIT, Source, answers::PAGE_ROOM},
     shard::NoAnswer,
+};
+
+use crate::{
+    access::{Caller, body::Kept, role::EVERY_LEDGER, table::Method},
+    blocking::blocking,
     status::Refusal,
 };
 

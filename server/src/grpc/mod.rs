@@ -25,14 +25,16 @@ use futures::Stream;
 use tonic::Status;
 
 use cut::Cut;
+use deed_engine::{
+    admission::Sender,
+    ledger::Ledger,
+    store::{Store, records::LedgerRecord},
+};
 
 use crate::{
     access::{Caller, role::Role},
-    admission::Sender,
     context::{Context, stopping},
-    ledger::Ledger,
     status::Refusal,
-    store::{Store, records::LedgerRecord},
 };
 
 /// A stream of answers.

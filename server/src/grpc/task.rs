@@ -14,14 +14,17 @@ use deed_tlog::{Hash, LeafIndex, leaf_hash};
 use tonic::{Response, Status};
 
 use super::{Answers, Context, clearance::assessed, cut::Cut, findings};
-use crate::{
-    access::{Caller, table::Method},
+use deed_engine::{
     append::hashes,
     ledger::{Ledger, step::Placement},
     pressure::answers::{CHUNK_ROOM, PROOF_ROOM},
     search::query::{Bounds, Cursor, Page, Query},
-    status::Refusal,
     store::search::FindingAt,
+};
+
+use crate::{
+    access::{Caller, table::Method},
+    status::Refusal,
 };
 
 fn task_id(bytes: &[u8]) -> Result<TaskId, Refusal> {

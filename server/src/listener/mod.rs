@@ -49,9 +49,9 @@ use self::{
 };
 pub(crate) use self::{places::network, rules::check_rules};
 pub use self::{rules::RuleError, tls::TlsError};
-use crate::{
-    metrics::Connections, options::LimitOptions, pressure::undecoded::MESSAGE_BYTES_MAX, principal,
-};
+use deed_engine::{metrics::Connections, pressure::undecoded::MESSAGE_BYTES_MAX};
+
+use crate::{options::LimitOptions, principal};
 
 /// Connections that wait to be served. Serving one takes no time, so few ever wait.
 const WAITING_MAX: usize = 16;

@@ -6,11 +6,7 @@ mod tests;
 
 use std::{collections::HashMap, time::Duration};
 
-use deed_tlog::TreeSize;
-use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
-
-use crate::{
+use deed_engine::{
     append::AppendError,
     content::ContentError,
     ledger::{read::ReadError, registry::RegistryError},
@@ -18,6 +14,9 @@ use crate::{
     shard::NoAnswer,
     store::{StoreError, disk::NoSpace, recover::LoadError},
 };
+use deed_tlog::TreeSize;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 /// Delay before a caller tries again who was refused for a full disk: an operator has to help.
 const NO_SPACE_RETRY_AFTER: Duration = Duration::from_secs(10);
@@ -110,17 +109,11 @@ impl From<AppendError> for Refusal {
 
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Corrupt { .. }
-            | StoreError::CorruptKey { .. }
-            | StoreError::Migration(_) => Self::Damaged(error.to_string()),
-            // RocksDB reports damaged blocks this way.
-            StoreError::RocksDb(ref inner) if inner.kind() == rocksdb::ErrorKind::Corruption => {
-                Self::Damaged(error.to_string())
-            }
-            StoreError::RocksDb(_) | StoreError::Io { .. } | StoreError::Locked { .. } => {
-                Self::Internal(error.to_string())
-            }
+        let what = error.to_string();
+        if error.is_damage() {
+            Self::Damaged(what)
+        } else {
+            Self::Internal(what)
         }
     }
 }

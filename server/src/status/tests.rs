@@ -5,7 +5,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use super::Refusal;
-use crate::{
+use deed_engine::{
     append::AppendError, content::ContentError, pressure::RETRY_AFTER, store::disk::NoSpace,
 };
 

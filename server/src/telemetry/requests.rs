@@ -22,7 +22,7 @@ use tracing::{Instrument as _, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::trace_context;
-use crate::metrics::{CODES, Metrics, Rpc};
+use deed_engine::metrics::{CODES, Metrics, Rpc};
 
 /// Carries the id of a request, in both directions.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -327,7 +327,7 @@ mod tests {
         answer(Some("0")).await;
         answer(Some("8")).await;
         answer(None).await;
-        let text = metrics.to_text(crate::metrics::Observed::default());
+        let text = metrics.to_text(deed_engine::metrics::Observed::default());
         for line in [
             r#"deed_requests_total{rpc="deed.v1.Ledger/Append",status="OK"} 2"#,
             r#"deed_requests_total{rpc="deed.v1.Ledger/Append",status="RESOURCE_EXHAUSTED"} 1"#,
