@@ -47,9 +47,11 @@ demo:
 test: check build
 	cargo test $(ALL) --no-fail-fast
 
-# What needs nothing but Rust.
+# What needs nothing but Rust, and Python for the order of the layers.
 .PHONY: check
 check: setup
+	scripts/layers.py --self-test
+	scripts/layers.py
 	cargo fmt --all --check
 	cargo clippy $(ALL) --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc $(ALL) --no-deps

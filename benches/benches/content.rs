@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use deed_engine::bench::Contents;
 use deed_evidence::commitment::Salt;
-use deed_server::bench::Contents;
 
 /// Makes contents that are not in the store yet.
 struct Fresh(u64);

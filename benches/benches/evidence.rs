@@ -4,9 +4,9 @@ use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use deed_benches::{Keys, Statements};
+use deed_engine::bench::{Step, Trust};
 use deed_evidence::{LedgerId, Micros, entry::Entry, statement};
 use deed_proto::v1;
-use deed_server::bench::{Step, Trust};
 
 fn ledger_id() -> LedgerId {
     LedgerId::new(deed_tlog::leaf_hash(b"genesis"))

@@ -2,7 +2,7 @@
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use deed_benches::{Keys, Statements};
-use deed_server::bench::{Step, SyncedStore, Trust};
+use deed_engine::bench::{Step, SyncedStore, Trust};
 
 fn turns(c: &mut Criterion) {
     let keys = Keys::new();

@@ -23,19 +23,17 @@ use axum::{
     http::{HeaderValue, Response, StatusCode, header},
     routing::get,
 };
+use deed_engine::{ledger::Ledger, metrics::Observed, search, shard::Stuck};
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, task::JoinHandle};
 use tower::ServiceExt as _;
 
 use crate::{
+    address::Sockets,
+    context::Context,
     descriptors,
-    grpc::Context,
-    ledger::Ledger,
-    listener::{ACCEPT_PAUSE, activity::Activity, address::Sockets, places::Places},
-    metrics::Observed,
-    search,
-    shard::Stuck,
+    listener::{ACCEPT_PAUSE, activity::Activity, places::Places},
     telemetry::limiter,
 };
 

@@ -5,10 +5,11 @@
 //! each side is fixed at the start: the soft limit is raised to the hard one, and settings that do
 //! not fit are lowered, connections first, or refused.
 
+use deed_engine::content::KEY_FILES_OPEN;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 
-use crate::{ServerOptions, content::KEY_FILES_OPEN};
+use crate::options::ServerOptions;
 
 /// Descriptors for everything that is not counted separately: standard streams, listening sockets,
 /// connections that arrive and have no place yet, the runtime's own, both databases' logs,

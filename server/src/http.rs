@@ -12,20 +12,25 @@ use axum::{
     Router,
     body::Body,
     extract::{Path, State},
-    http::{HeaderValue, Response, StatusCode, Version, header},
+    http::{Response, StatusCode},
     routing::get,
 };
 use bytes::Bytes;
+use deed_engine::{
+    ledger::Ledger,
+    pressure::answers::{AnswerRoom, CHUNK_BYTES, CHUNK_ROOM, PROOF_ROOM},
+};
 use deed_tlog::{EntryBundleId, TilePath, encode_entry_bundle, tile_bytes};
 use futures::{StreamExt as _, stream};
 
 use crate::{
     access::{Caller, table::Method},
+    context::Context,
     cors,
-    grpc::Context,
-    ledger::Ledger,
-    pressure::answers::{AnswerRoom, CHUNK_BYTES, CHUNK_ROOM, PROOF_ROOM},
-    status::Refusal,
+    status::{
+        Refusal,
+        http::{NO_CACHE, answer, refused, text},
+    },
 };
 
 /// Caches may serve a checkpoint that is this old.
@@ -33,10 +38,6 @@ const CHECKPOINT_CACHE: &str = "public, max-age=1";
 
 /// Tiles and entries never change.
 const TILE_CACHE: &str = "public, max-age=31536000, immutable";
-
-/// For answers that need a role, and so are for one caller only: a cache in front of the server
-/// does not check who calls.
-const NO_CACHE: &str = "no-store";
 
 /// The routes, with the methods that each may be.
 pub(crate) const ROUTES: [(&str, &[Method]); 2] = [
@@ -116,7 +117,7 @@ async fn tile_of(
         Ok(ledger) => ledger,
         Err(refusal) => return refused(refusal),
     };
-    let room = context.pressure.answer_room(caller);
+    let room = caller.answer_room(&context.pressure);
     let cache = cache(caller, method, TILE_CACHE);
     let bundle = match path {
         TilePath::Hashes(tile) => {
@@ -247,67 +248,6 @@ fn no_such_tile() -> Response<Body> {
     not_found("the tree has no such tile, or not so wide a one")
 }
 
-fn answer(media_type: &'static str, cache: &'static str, body: impl Into<Body>) -> Response<Body> {
-    let mut response = Response::new(body.into());
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
-    response
-}
-
 fn not_found(what: &str) -> Response<Body> {
     text(StatusCode::NOT_FOUND, what.to_owned())
-}
-
-/// Turns a refusal into an HTTP response with the same message as over gRPC.
-pub(crate) fn refused(refusal: Refusal) -> Response<Body> {
-    let code = match refusal {
-        Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
-        Refusal::NotFound(_) | Refusal::BeyondTree { .. } => StatusCode::NOT_FOUND,
-        Refusal::AlreadyExists(_) => StatusCode::CONFLICT,
-        Refusal::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
-        Refusal::Forbidden(_) => StatusCode::FORBIDDEN,
-        Refusal::Precondition { .. } => StatusCode::CONFLICT,
-        Refusal::Quota { .. } | Refusal::Full(_) => StatusCode::TOO_MANY_REQUESTS,
-        Refusal::Overloaded { .. }
-        | Refusal::Behind { .. }
-        | Refusal::Unavailable(_)
-        | Refusal::NoSpace(_) => StatusCode::SERVICE_UNAVAILABLE,
-        Refusal::Damaged(_) | Refusal::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    let status: tonic::Status = refusal.into();
-    let mut response = text(code, status.message().to_owned());
-    // RFC 9110 section 15.5.2: a 401 names the accepted scheme.
-    if code == StatusCode::UNAUTHORIZED {
-        let challenge = HeaderValue::from_static("Bearer");
-        response
-            .headers_mut()
-            .insert(header::WWW_AUTHENTICATE, challenge);
-    }
-    response
-}
-
-/// Refuses a malformed request, and over HTTP/1 closes its connection. HTTP/2 has no such header
-/// (RFC 9113 section 8.2.2), and its connection carries other requests.
-pub(crate) fn malformed(version: Version, code: StatusCode, why: &str) -> Response<Body> {
-    let mut response = text(code, why.to_owned());
-    if version <= Version::HTTP_11 {
-        let close = HeaderValue::from_static("close");
-        response.headers_mut().insert(header::CONNECTION, close);
-    }
-    response
-}
-
-fn text(code: StatusCode, what: String) -> Response<Body> {
-    let mut response = answer(
-        "text/plain; charset=utf-8",
-        NO_CACHE,
-        Bytes::from(what + "\n"),
-    );
-    *response.status_mut() = code;
-    response
 }

@@ -1,51 +1,47 @@
-//! The ledger server: store, shards, gRPC and HTTP.
+//! The server's process: who may call, gRPC and HTTP, settings, what it does by itself. Ledgers are
+//! the engine's.
 //!
-//! `ARCHITECTURE.md` describes a statement's way through it. The library is for the binary, for
+//! See `ARCHITECTURE.md` for a statement's way through both. The library exists for the binary, for
 //! tests that run a server in their own process, and for benches.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod access;
+pub mod address;
 mod admin;
-mod admission;
-mod append;
-#[doc(hidden)]
-pub mod bench;
-mod cause;
-mod clock;
+mod background;
+mod blocking;
+#[cfg(test)]
+mod clock_tests;
 pub mod config;
-mod content;
+mod context;
 mod cors;
 mod descriptors;
-pub mod fsck;
-#[cfg(test)]
-mod fsck_tests;
 mod grpc;
-mod guard;
 mod http;
-mod identity;
-mod ledger;
 pub mod listener;
-mod metrics;
 pub mod options;
-mod pressure;
-pub mod search;
-pub mod secret;
-mod secret_file;
+pub mod principal;
 mod serve;
-mod shard;
+mod services;
+mod start_error;
 mod status;
-mod store;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;
 
-pub use cause::with_causes;
-pub use clock::{Clock, ConfirmError, SystemClock, confirm as confirm_clock};
-pub use content::{ContentStartError, ContentsReport, KeyFileError};
+pub use deed_engine::{
+    cause::with_causes,
+    clock::{Clock, ConfirmError, SystemClock, confirm as confirm_clock},
+    content::{ContentStartError, ContentsReport, KeyFileError},
+    data_dir::DataDirError,
+    guard::GuardError,
+    identity::IdentityError,
+    offline,
+    secret_file::Exposed,
+    store::{DiskOptions, StoreError, StoreOptions},
+};
 pub use descriptors::DescriptorError;
-pub use guard::GuardError;
-pub use identity::IdentityError;
-pub use secret_file::Exposed;
-pub use serve::{Server, ServerOptions, StartError, StopError};
-pub use store::{DiskOptions, StoreError, StoreOptions};
+pub use options::ServerOptions;
+pub use serve::Server;
+pub use start_error::{StartError, StopError};

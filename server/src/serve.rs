@@ -1,270 +1,40 @@
-//! A running server: opening the data directory, listening, stopping.
+//! A running server: starting, stopping.
 
-use std::{
-    fs, io,
-    net::SocketAddr,
-    os::unix::fs::DirBuilderExt as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use deed_proto::v1::{
-    self, actions_server::ActionsServer, content_server::ContentServer,
-    ledger_server::LedgerServer, log_server::LogServer,
+use deed_engine::{
+    append::Appends,
+    clock::{Clock, keeper::Timekeeper},
+    content::ContentStore,
+    data_dir,
+    ledger::registry::Registry,
+    metrics::Metrics,
+    pressure::{Pressure, QUEUE_WAIT, quota::MachineTicks},
+    shard::{ShardThreads, Shards},
+    store::DirectoryLock,
 };
-use thiserror::Error;
-use tokio::{sync::watch, task::JoinHandle};
-use tonic::{server::NamedService, service::Routes, transport};
-use tonic_health::server::HealthReporter;
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tonic::transport;
 
 use crate::{
-    access::{
-        Access,
-        body::Stalls,
-        file::{self as access_file, AccessError},
-        layer::AccessLayer,
-    },
+    access::{Access, file as access_file},
+    address::{ListenAddress, Sockets},
     admin::{self, Admin, AdminPort},
-    append::{Appends, QUEUE_WAIT},
-    clock::{Clock, keeper::Timekeeper},
-    content::{ContentStartError, ContentStore},
-    descriptors::{self, DescriptorError},
-    grpc::{
-        Context, actions::ActionsService, content::ContentService, ledger::LedgerService,
-        log::LogService,
-    },
-    guard::{self, GuardError},
-    http,
-    identity::{Identity, IdentityError},
-    ledger::registry::Registry,
-    ledger::ticker::keep_ticking,
-    listener::{
-        self, Counters, Incoming, RuleError, TlsError,
-        address::{ListenAddress, Sockets},
-        tls::Certificates,
-    },
-    metrics::Metrics,
-    options::{AccessOptions, ClockOptions, ContentOptions, LimitOptions, TlsOptions},
-    pressure::{Pressure, quota::MachineTicks, undecoded::MESSAGE_BYTES_MAX},
-    search::keep::keep_indexed,
-    shard::{ShardThreads, Shards},
-    store::{DirectoryLock, Store, StoreError, StoreOptions},
-    telemetry::Requests,
+    background::{collector::keep_collected, indexer::keep_indexed, ticker::keep_ticking},
+    context::Context,
+    descriptors,
+    listener::{self, Counters, tls::Certificates},
+    options::{LimitOptions, ServerOptions},
+    services::serve_all,
+    start_error::{StartError, StopError},
 };
 
-/// Largest message of services that are asked and not told: the log, actions, health and
-/// reflection.
-const QUESTION_BYTES_MAX: usize = 64 << 10;
-
-/// Largest message about contents: a chunk, and what goes around it.
-const CONTENT_MESSAGE_BYTES_MAX: usize = (1 << 20) + (8 << 10);
-
-/// How long a caller may listen that does not say who it is where it could: it comes back, and
-/// until then others may have its place.
-const ANONYMOUS_WITHIN: Duration = Duration::from_secs(600);
-
-/// HTTP/2 windows, in bytes, and the largest frame. Measured by the prototype: the defaults of
-/// 64 KiB halve the throughput of large batches.
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
-const FRAME_BYTES: u32 = 64 << 10;
-
-/// Bytes of one request's headers, as HTTP/2 counts them. The largest that clients have a use for
-/// is a token.
-const HEADER_BYTES_MAX: u32 = 16 << 10;
-
-/// Streams that a peer has reset before we looked at them, and streams that we reset for an error
-/// of the peer's: beyond, the connection is closed. A peer that opens and resets streams as fast
-/// as it can would make us work for nothing (CVE-2023-44487, CVE-2025-8671).
-const RESET_STREAMS_MAX: usize = 20;
-const ERROR_RESETS_MAX: usize = 128;
-
-/// A peer that does not answer a ping is gone, whatever its streams wait for.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
-
-const LEDGER_SERVICE: &str = <LedgerServer<LedgerService> as NamedService>::NAME;
-const LOG_SERVICE: &str = <LogServer<LogService> as NamedService>::NAME;
-const ACTIONS_SERVICE: &str = <ActionsServer<ActionsService> as NamedService>::NAME;
-const CONTENT_SERVICE: &str = <ContentServer<ContentService> as NamedService>::NAME;
-
-/// How often contents are looked through for what may go: once all were looked at, and before.
-const COLLECT_INTERVAL: Duration = Duration::from_secs(60);
-const COLLECT_REST_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How a server is set up.
-#[derive(Debug, Clone)]
-pub struct ServerOptions {
-    /// Where everything is kept.
-    pub data_dir: PathBuf,
-    /// Where to listen; port 0 takes any free one.
-    pub listen: ListenAddress,
-    /// The server's name, for a new data directory.
-    pub name: Option<String>,
-    /// Shards, 1 to 64: ledgers are spread over them by number.
-    pub shards: usize,
-    /// Bytes of payloads that may wait for each shard.
-    pub queue_bytes: usize,
-    /// The store's memory.
-    pub store: StoreOptions,
-    /// Bound on the time that stopping takes, in milliseconds: half of it is for what waits for its turn.
-    pub drain_ms: u64,
-    /// Bounds within which the machine's clock is believed.
-    pub clock: ClockOptions,
-    /// Certificates of the listener; `None` listens in clear.
-    pub tls: Option<TlsOptions>,
-    /// Who may do what.
-    pub access: AccessOptions,
-    /// Bounds on what callers can make the server hold.
-    pub limits: LimitOptions,
-    /// Where and how contents are kept.
-    pub content: ContentOptions,
-    /// Where metrics and health are served, without access control; `None` for nowhere.
-    pub admin: Option<ListenAddress>,
-    /// Whether that may be beyond loopback.
-    pub admin_insecure: bool,
-    /// Connections to it that are open at once; beyond, the oldest gives way.
-    pub admin_connections: usize,
-}
-
-impl ServerOptions {
-    /// The defaults for a data directory: loopback, any port.
-    #[must_use]
-    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
-        let data_dir = data_dir.into();
-        Self {
-            content: ContentOptions::new(&data_dir),
-            access: AccessOptions::default(),
-            limits: LimitOptions::default(),
-            tls: None,
-            admin: None,
-            admin_insecure: false,
-            admin_connections: 64,
-            data_dir,
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)).into(),
-            name: None,
-            shards: 1,
-            queue_bytes: 64 << 20,
-            store: StoreOptions::default(),
-            drain_ms: 10_000,
-            clock: ClockOptions::default(),
-        }
-    }
-}
-
-/// A server that does not start.
-#[derive(Debug, Error)]
-pub enum StartError {
-    /// It would be open to the network.
-    #[error(transparent)]
-    Exposed(#[from] RuleError),
-    /// Its certificates cannot be used.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// Who may do what cannot be read.
-    #[error(transparent)]
-    Access(#[from] AccessError),
-    /// It needs more file descriptors than it may have.
-    #[error(transparent)]
-    Descriptors(#[from] DescriptorError),
-    /// Its figures would be open to the network.
-    #[error(
-        "refusing to serve metrics and health on {listen}: they have no access control, so they \
-         are on loopback only (for example 127.0.0.1:7734, or \"none\"), unless admin.insecure = \
-         true says that everybody who reaches that address may read them"
-    )]
-    AdminNotLoopback {
-        /// The address asked for.
-        listen: SocketAddr,
-    },
-    /// The directory holds something else.
-    #[error("{path} is not empty and holds no deed server ({found:?} is in it); choose another")]
-    ForeignDirectory {
-        /// The data directory.
-        path: PathBuf,
-        /// A file that does not belong there.
-        found: String,
-    },
-    /// The directory is open to everybody.
-    #[error(
-        "{path} has mode {mode:04o}: anybody on this machine may put files of theirs in place of the \
-         server's, tokens and roles among them; `chmod o-w` it, and look at what is in it"
-    )]
-    ExposedDirectory {
-        /// The data directory.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
-    /// Ledgers without the key that signs them.
-    #[error("{path} holds ledgers but no server.key; restore it from a copy")]
-    KeyMissing {
-        /// The data directory.
-        path: PathBuf,
-    },
-    /// A key without the ledgers that it signed for.
-    #[error(
-        "{path} holds a server.key but no store: what was acknowledged is lost or not mounted. \
-         Nothing was changed; restore the directory store/ from a copy"
-    )]
-    StoreMissing {
-        /// The data directory.
-        path: PathBuf,
-    },
-    /// The address cannot be had.
-    #[error("cannot listen on {listen}: {cause}")]
-    Listen {
-        /// The address asked for, or the name.
-        listen: String,
-        /// Why.
-        cause: io::Error,
-    },
-    /// The admin port cannot be had.
-    #[error(
-        "cannot serve metrics and health on {listen}: {cause}; --admin takes another address, or none"
-    )]
-    ListenAdmin {
-        /// The address asked for, or the name.
-        listen: String,
-        /// Why.
-        cause: io::Error,
-    },
-    /// The file system failed.
-    #[error("{path}: {cause}")]
-    Io {
-        /// Which path.
-        path: PathBuf,
-        /// Why.
-        cause: io::Error,
-    },
-    /// The server's key.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The contents.
-    #[error(transparent)]
-    Contents(#[from] ContentStartError),
-    /// The store does not fit its guard.
-    #[error(transparent)]
-    Guard(#[from] GuardError),
-}
-
-/// A server that did not stop as it should.
-#[derive(Debug, Error)]
-pub enum StopError {
-    /// A shard could not write.
-    #[error("{why}; nothing was acknowledged that is not on disk, restart to go on")]
-    ShardFailed {
-        /// What happened.
-        why: String,
-    },
-    /// The listener ended early.
-    #[error("the listener failed: {0}")]
-    Listener(String),
-}
+/// What a data directory may hold before the first start: roles and tokens may be given by then.
+const BEFORE_START: [&str; 3] = [
+    access_file::FILE,
+    access_file::LOCK,
+    access_file::UNFINISHED,
+];
 
 /// A running server.
 pub struct Server {
@@ -283,15 +53,6 @@ pub struct Server {
     shards: Arc<Shards>,
     threads: ShardThreads,
     _lock: DirectoryLock,
-}
-
-/// An opened data directory.
-struct Opened {
-    lock: DirectoryLock,
-    store: Arc<Store>,
-    identity: Identity,
-    created: bool,
-    damaged_guard_slots: u64,
 }
 
 impl Server {
@@ -350,7 +111,14 @@ impl Server {
         .await?;
         let (opening, opening_clock) = (options.clone(), Arc::clone(&clock));
         let (opened, contents, time) = tokio::task::spawn_blocking(move || {
-            let opened = open(&opening)?;
+            let name = opening.name.as_deref();
+            let opened = data_dir::open(
+                &opening.data_dir,
+                name,
+                &opening.store,
+                opening.shards,
+                &BEFORE_START,
+            )?;
             let recorded = opened.store.newest_times()?;
             let time = Arc::new(Timekeeper::open(
                 opening_clock,
@@ -371,7 +139,7 @@ impl Server {
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
 
         let access = Access::open(options.data_dir.clone(), rules.required, clock)?;
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Arc::new(Metrics::new(&[tonic_health::pb::FILE_DESCRIPTOR_SET]));
         metrics.found_damaged_guard_slots(opened.damaged_guard_slots);
         let (shards, threads) = Shards::start(
             &options.data_dir,
@@ -599,262 +367,4 @@ async fn bind(
 
 fn texts(addresses: &[SocketAddr]) -> Vec<String> {
     addresses.iter().map(SocketAddr::to_string).collect()
-}
-
-fn open(options: &ServerOptions) -> Result<Opened, StartError> {
-    let data_dir = &options.data_dir;
-    let io = |cause| StartError::Io {
-        path: data_dir.clone(),
-        cause,
-    };
-    // Statements are nobody else's business.
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(data_dir)
-        .map_err(io)?;
-    if let Some(mode) = crate::secret_file::open_to_all(data_dir).map_err(io)? {
-        return Err(StartError::ExposedDirectory {
-            path: data_dir.clone(),
-            mode,
-        });
-    }
-    if Identity::load(data_dir)?.is_none() {
-        refuse_foreign(data_dir)?;
-    }
-    let lock = DirectoryLock::acquire(data_dir)?;
-    // Again: another server may have made it before we had the lock.
-    match Identity::load(data_dir)? {
-        Some(identity) => {
-            identity.expect_name(options.name.as_deref())?;
-            // First without changing anything: a store that lost its tail is evidence. One that
-            // is gone altogether must not be begun anew under the same keys.
-            let store = Store::open_read_only(data_dir, &options.store)?.ok_or_else(|| {
-                StartError::StoreMissing {
-                    path: data_dir.clone(),
-                }
-            })?;
-            let guarded = guard::verify(data_dir, &Arc::new(store))?;
-            for what in &guarded.damaged {
-                tracing::warn!(
-                    what,
-                    "one half of what guards the store is damaged, the other one stands: a power cut \
-                     does that, and the next writes mend it; otherwise look at the disk"
-                );
-            }
-            let store = Arc::new(Store::open(data_dir, &options.store)?);
-            // What was committed in the last moment before a crash is guarded before it is told.
-            let caught_up = guard::catch_up(data_dir, &store)?;
-            tracing::debug!(heads = caught_up, "head guard verified");
-            lay_out(&store, options.shards)?;
-            Ok(Opened {
-                lock,
-                store,
-                identity,
-                created: false,
-                damaged_guard_slots: guarded.damaged.len() as u64,
-            })
-        }
-        None => {
-            // The key is made last: until it is there, the directory counts as new, and all of
-            // this may be done again.
-            let store = Arc::new(Store::create(data_dir, &options.store)?);
-            if !store.ledgers_after("", 1)?.is_empty() {
-                return Err(StartError::KeyMissing {
-                    path: data_dir.clone(),
-                });
-            }
-            lay_out(&store, options.shards)?;
-            guard::create(data_dir)?;
-            let identity = Identity::create(data_dir, options.name.as_deref())?;
-            Ok(Opened {
-                lock,
-                store,
-                identity,
-                created: true,
-                damaged_guard_slots: 0,
-            })
-        }
-    }
-}
-
-/// Gives every ledger a partition anew if the number of shards is another one than before.
-fn lay_out(store: &Store, shards: usize) -> Result<(), StartError> {
-    let moved = store.lay_out(shards)?;
-    if moved > 0 {
-        tracing::info!(
-            ledgers = moved,
-            shards,
-            "ledgers were moved to other shards"
-        );
-    }
-    Ok(())
-}
-
-/// A directory without a key may hold what an interrupted first start left, and nothing else.
-fn refuse_foreign(data_dir: &Path) -> Result<(), StartError> {
-    // Roles and tokens may be given before the first start.
-    // (Keys of contents are made after the server's own. Where they are, that one was lost, which
-    // the store's ledgers tell better.)
-    const OURS: [&str; 16] = [
-        access_file::FILE,
-        access_file::LOCK,
-        access_file::UNFINISHED,
-        "clock-ahead",
-        "clock-ahead.unfinished",
-        "clock-base",
-        "clock-base.unfinished",
-        "clock-confirmed",
-        "clock-confirmed.unfinished",
-        "lock",
-        "store",
-        "head-guard",
-        "content-keys",
-        "content-guard",
-        "server.key.new",
-        "direct-io-probe",
-    ];
-    let io = |cause| StartError::Io {
-        path: data_dir.to_owned(),
-        cause,
-    };
-    for entry in fs::read_dir(data_dir).map_err(io)? {
-        let found = entry
-            .map_err(io)?
-            .file_name()
-            .to_string_lossy()
-            .into_owned();
-        if !OURS.contains(&found.as_str()) {
-            return Err(StartError::ForeignDirectory {
-                path: data_dir.to_owned(),
-                found,
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Everything that the port serves: gRPC with health and reflection, and tiles over HTTP.
-async fn serve_all(
-    (incoming, accepting): (Incoming, JoinHandle<()>),
-    access: Arc<Access>,
-    limits: &LimitOptions,
-    context: Context,
-) -> impl Future<Output = Result<(), transport::Error>> + use<> {
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<LedgerServer<LedgerService>>().await;
-    health.set_serving::<LogServer<LogService>>().await;
-    health.set_serving::<ContentServer<ContentService>>().await;
-    health.set_serving::<ActionsServer<ActionsService>>().await;
-    tokio::spawn(say_when_stopping(health, context.clone()));
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .expect("the descriptors are well-formed")
-        .max_decoding_message_size(QUESTION_BYTES_MAX);
-    let health_service = health_service.max_decoding_message_size(QUESTION_BYTES_MAX);
-    let ledger = LedgerServer::new(LedgerService(context.clone()))
-        .max_decoding_message_size(MESSAGE_BYTES_MAX);
-    let log =
-        LogServer::new(LogService(context.clone())).max_decoding_message_size(QUESTION_BYTES_MAX);
-    let content = ContentServer::new(ContentService(context.clone()))
-        .max_decoding_message_size(CONTENT_MESSAGE_BYTES_MAX);
-    let actions = ActionsServer::new(ActionsService(context.clone()))
-        .max_decoding_message_size(QUESTION_BYTES_MAX);
-    let within = Duration::from_millis(limits.stall_ms);
-    let stalls = Stalls::new(within);
-    tokio::spawn(Arc::clone(&stalls).keep_up(context.stopping.clone()));
-    let routes = Routes::from(http::router(context.clone()))
-        .add_service(ledger)
-        .add_service(log)
-        .add_service(content)
-        .add_service(actions)
-        .add_service(health_service)
-        .add_service(reflection);
-    let mut server = transport::Server::builder()
-        .accept_http1(true)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_frame_size(FRAME_BYTES)
-        .max_concurrent_streams(limits.requests_per_connection)
-        .http2_max_header_list_size(HEADER_BYTES_MAX)
-        .http2_max_pending_accept_reset_streams(Some(RESET_STREAMS_MAX))
-        .http2_max_local_error_reset_streams(Some(ERROR_RESETS_MAX))
-        .http2_keepalive_interval(Some(PING_INTERVAL))
-        .http2_keepalive_timeout(Some(PING_TIMEOUT))
-        .layer(Requests::new(Arc::clone(&context.metrics)))
-        .layer(AccessLayer {
-            access,
-            pressure: Arc::clone(&context.pressure),
-            body_within: within,
-            anonymous_within: ANONYMOUS_WITHIN,
-            stalls,
-        });
-    async move {
-        let stopped = async move { context.stopped().await };
-        let served = server
-            .add_routes(routes)
-            .serve_with_incoming_shutdown(incoming, stopped)
-            .await;
-        // Whoever waits for the server to stop may want its port.
-        let _ = accepting.await;
-        served
-    }
-}
-
-/// Tells those who watch the server's health that it stops, and ends their watches: an open one
-/// would hold the drain up to its bound.
-async fn say_when_stopping(health: HealthReporter, context: Context) {
-    context.stopped().await;
-    health
-        .set_not_serving::<LedgerServer<LedgerService>>()
-        .await;
-    health.set_not_serving::<LogServer<LogService>>().await;
-    health
-        .set_not_serving::<ContentServer<ContentService>>()
-        .await;
-    health
-        .set_not_serving::<ActionsServer<ActionsService>>()
-        .await;
-    for service in [
-        "",
-        LEDGER_SERVICE,
-        LOG_SERVICE,
-        CONTENT_SERVICE,
-        ACTIONS_SERVICE,
-    ] {
-        health.clone().clear_service_status(service).await;
-    }
-}
-
-/// Collects contents that nobody names, and what crashes and clients left behind.
-async fn keep_collected(context: Context) {
-    loop {
-        let wait = match context.contents.collect().await {
-            Ok(collected) => {
-                tracing::debug!(?collected, "contents looked through");
-                // The rest of them, a little later each time.
-                if collected.complete {
-                    COLLECT_INTERVAL
-                } else {
-                    COLLECT_REST_INTERVAL
-                }
-            }
-            Err(error) => {
-                tracing::error!(%error, "contents are not collected");
-                COLLECT_INTERVAL
-            }
-        };
-        tokio::select! {
-            () = context.stopped() => return,
-            () = tokio::time::sleep(wait) => {}
-            // Contents or statements were refused: what may go, goes now. Not more often than this,
-            // whoever asks.
-            () = async {
-                context.registry.store().disk().pressed().await;
-                tokio::time::sleep(COLLECT_REST_INTERVAL).await;
-            } => {}
-        }
-    }
 }

@@ -4,3 +4,5 @@
 pub mod fake;
 pub mod merkle;
 pub mod signed;
+#[cfg(feature = "statements")]
+pub mod statements;

@@ -23,7 +23,7 @@ pub fn signed(payload: &Bytes, key: &SigningKey) -> v1::Envelope {
     signed_as(PayloadType::Statement, payload, key)
 }
 
-/// A payload of any type in an envelope, signed as that type.
+/// Returns an envelope with a payload of any type, signed as that type.
 pub fn signed_as(payload_type: PayloadType, payload: &Bytes, key: &SigningKey) -> v1::Envelope {
     let signature = signature::sign(key, payload_type, payload);
     v1::Envelope {
@@ -55,7 +55,7 @@ pub fn registration(ledger_id: LedgerId, key: &SigningKey, producer: &str) -> v1
     registration_as(ledger_id, key, v1::KeyRole::Agent, producer, controller)
 }
 
-/// The registration of a key of any role; a downstream system's is for all resources.
+/// Returns the registration of a key of any role; that of a downstream system is for all resources.
 pub fn registration_as(
     ledger_id: LedgerId,
     key: &SigningKey,

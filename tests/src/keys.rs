@@ -24,7 +24,7 @@ pub fn authority() -> SigningKey {
     key(1)
 }
 
-/// An authority's session.
+/// A session of an authority.
 #[derive(Debug, Clone)]
 pub struct Authority {
     producer: Producer,

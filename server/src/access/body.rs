@@ -8,6 +8,11 @@ use std::{
 };
 
 use bytes::Bytes;
+use deed_engine::pressure::{
+    Place, RETRY_AFTER,
+    answers::Made,
+    undecoded::{Framing, TooMuchUndecoded, Undecoded},
+};
 use http::HeaderMap;
 use hyper::body::{Body as _, Frame, SizeHint};
 use parking_lot::Mutex;
@@ -18,13 +23,7 @@ use tokio::{
 use tonic::{Status, body::Body};
 
 use crate::{
-    append::RETRY_AFTER,
     listener::activity::{Activity, OpenRequest, Work},
-    pressure::{
-        Place,
-        answers::Made,
-        undecoded::{Framing, TooMuchUndecoded, Undecoded},
-    },
     status::Refusal,
 };
 

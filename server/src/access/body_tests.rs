@@ -10,12 +10,9 @@ use futures::{StreamExt as _, stream};
 use tonic::Code;
 
 use super::*;
-use crate::{
-    access::Caller,
-    listener::activity::Activity,
-    options::LimitOptions,
-    pressure::{Pressure, quota::MachineTicks},
-};
+use deed_engine::pressure::{Pressure, quota::MachineTicks};
+
+use crate::{access::Caller, listener::activity::Activity, options::LimitOptions};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const CONNECTION_BYTES: usize = 6 << 20;
@@ -62,7 +59,7 @@ async fn unfinished_messages_of_a_connection_hold_no_more_than_its_bound() {
         let mut refused = 0;
         let mut bodies: Vec<Body> = Vec::new();
         for _ in 0..100 {
-            let undecoded = pressure.undecoded(&caller);
+            let undecoded = caller.undecoded(&pressure);
             let Ok(mut body) = Arriving::wrap(unfinished(64), undecoded, false, stream, HOUR)
             else {
                 refused += 1;
@@ -90,7 +87,7 @@ async fn unfinished_messages_of_a_connection_hold_no_more_than_its_bound() {
 async fn requests_without_bodies_do_not_fill_the_memory() {
     let pressure = pressure();
     let caller = Caller::unrestricted();
-    let wrap = |body| Arriving::wrap(body, pressure.undecoded(&caller), false, false, HOUR);
+    let wrap = |body| Arriving::wrap(body, caller.undecoded(&pressure), false, false, HOUR);
     let of = |chunks: Vec<Bytes>| {
         let chunks = stream::iter(chunks.into_iter().map(Ok::<_, Status>));
         Body::new(axum::body::Body::from_stream(
@@ -120,7 +117,7 @@ async fn whoever_is_nobody_sends_little() {
     let nobody = Caller::of(&http::Extensions::new());
     assert!(nobody.is_anonymous());
     for (chunks, refused) in [(4, false), (5, true)] {
-        let undecoded = pressure.undecoded(&nobody);
+        let undecoded = nobody.undecoded(&pressure);
         let mut body = Arriving::wrap(unfinished(chunks), undecoded, true, true, HOUR).unwrap();
         let status = drain(&mut body);
         assert_eq!(status.is_some(), refused);
@@ -132,7 +129,7 @@ async fn whoever_is_nobody_sends_little() {
     // Small complete messages, one after the other, are counted together.
     let many = stream::repeat_with(|| Ok::<_, Status>(Bytes::from_static(&[0; 5])));
     let body = Body::new(axum::body::Body::from_stream(many));
-    let mut body = Arriving::wrap(body, pressure.undecoded(&nobody), true, true, HOUR).unwrap();
+    let mut body = Arriving::wrap(body, nobody.undecoded(&pressure), true, true, HOUR).unwrap();
     assert_eq!(drain(&mut body).unwrap().code(), Code::Unauthenticated);
 }
 
@@ -147,7 +144,7 @@ async fn a_stream_may_stay_open_between_messages_and_not_within_one() {
         let body = Body::new(axum::body::Body::from_stream(
             chunks.chain(stream::pending()),
         ));
-        Arriving::wrap(body, pressure.undecoded(&caller), false, true, short).unwrap()
+        Arriving::wrap(body, caller.undecoded(&pressure), false, true, short).unwrap()
     };
     let mut half = body(vec![whole.clone(), whole.slice(..3)]);
     let mut between = body(vec![whole.clone(), whole.slice(..3), whole.slice(3..)]);
@@ -251,7 +248,7 @@ async fn a_connection_that_does_not_even_take_the_end_is_closed() {
 #[tokio::test]
 async fn what_an_answer_brings_keeps_its_share_until_the_bytes_are_gone() {
     let pressure = pressure();
-    let room = pressure.answer_room(&Caller::unrestricted());
+    let room = Caller::unrestricted().answer_room(&pressure);
     let making = room.clone();
     let chunks = stream::once(async move {
         let share = making.take(1000).await.unwrap();

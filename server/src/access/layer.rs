@@ -19,9 +19,10 @@ use super::{
     head,
     table::{Method, Need},
 };
+use deed_engine::pressure::{Place, Pressure, answers::Made};
+
 use crate::{
     listener::{Connection, activity::Activity, http1},
-    pressure::{Place, Pressure, answers::Made},
     status::Refusal,
 };
 
@@ -82,7 +83,7 @@ where
             let response = if is_grpc(&request) {
                 Status::resource_exhausted(why).into_http()
             } else {
-                crate::http::malformed(request.version(), status, why).map(Body::new)
+                crate::status::http::malformed(request.version(), status, why).map(Body::new)
             };
             return Box::pin(async move { Ok(response) });
         }
@@ -108,7 +109,7 @@ where
                 let stalls = Arc::clone(&self.layer.stalls);
                 let anonymous = caller.is_anonymous();
                 let grpc = is_grpc(&request);
-                let undecoded = self.layer.pressure.undecoded(&caller);
+                let undecoded = caller.undecoded(&self.layer.pressure);
                 let stream = method.is_some_and(|method| method.row().streams_in);
                 // Streams that record something are in work until they end, all else until it is
                 // answered.
@@ -196,7 +197,7 @@ impl AccessLayer {
         // place where the ledger is known.
         let place = match method {
             Some(Method::HealthWatch | Method::Reflection) => {
-                let source = self.pressure.source(&caller);
+                let source = caller.source(&self.pressure);
                 Some(self.pressure.open_read_stream(&source, None)?)
             }
             _ => None,
@@ -240,7 +241,7 @@ fn answer(grpc: bool, refusal: Refusal) -> Response<Body> {
     if grpc {
         return Status::from(refusal).into_http();
     }
-    crate::http::refused(refusal).map(Body::new)
+    crate::status::http::refused(refusal).map(Body::new)
 }
 
 fn is_grpc(request: &Request<Body>) -> bool {

@@ -15,7 +15,6 @@ mod head;
 pub(crate) mod layer;
 #[cfg(test)]
 mod matrix_tests;
-pub mod principal;
 pub mod role;
 pub(crate) mod table;
 #[cfg(test)]
@@ -40,7 +39,15 @@ use self::{
     table::{Method, Need},
     token::{SecretHash, Shown},
 };
-use crate::{clock::Clock, listener::Connection, status::Refusal};
+use deed_engine::{
+    clock::Clock,
+    pressure::{Pressure, Source, answers::AnswerRoom, undecoded::Undecoded},
+};
+
+use crate::{
+    listener::{Connection, network},
+    status::Refusal,
+};
 
 /// Interval between two looks at the file.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
@@ -398,6 +405,33 @@ impl Caller {
     /// Returns the connection of the request.
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// Where its requests come from.
+    pub(crate) fn source(&self, pressure: &Pressure) -> Source {
+        let connection = self.connection();
+        let budget = match connection.id {
+            0 => pressure.unknown().budget,
+            _ => Arc::clone(&connection.budget),
+        };
+        Source {
+            id: connection.id,
+            budget,
+            principal: self.principal().cloned(),
+            anonymous: self.is_anonymous(),
+            network: network(connection.peer.ip()),
+        }
+    }
+
+    /// Counts the bytes of a request's messages that have begun and are not complete.
+    pub(crate) fn undecoded(&self, pressure: &Pressure) -> Undecoded {
+        let connection = Arc::clone(&self.connection().undecoded);
+        pressure.undecoded(connection, self.source(pressure).key())
+    }
+
+    /// The room for its answers.
+    pub(crate) fn answer_room(&self, pressure: &Pressure) -> AnswerRoom {
+        pressure.answer_room(self.source(pressure).key())
     }
 
     /// Returns true if the caller has `role` in `ledger` now.

@@ -14,8 +14,9 @@ use super::{
     role::{EVERY_LEDGER, Role},
     table::{Method, TABLE},
 };
+use deed_engine::clock::Clock;
+
 use crate::{
-    clock::Clock,
     listener::{
         Connection,
         testing::{

@@ -14,10 +14,11 @@ use tokio::{
 };
 
 use super::*;
+use deed_engine::shard::Disk;
+
 use crate::{
     Clock as _, Server, ServerOptions, StartError, SystemClock,
-    shard::Disk,
-    testing::{AUTHORITY_KEY, Engine, Producer, TASK, briefs},
+    testing::{AUTHORITY_KEY, Engine, Producer, TASK, briefs, context},
 };
 
 /// Requests `path` and returns status, media type and body.
@@ -367,7 +368,7 @@ fn a_shard_that_failed_and_a_server_that_stops_are_not_ready() {
             }),
         }
     });
-    let (context, stopping) = engine.context();
+    let (context, stopping) = context(&engine);
     let admin = Admin {
         context,
         stuck: Duration::from_secs(3600),

@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::Args;
 use deed_server::{
     config::{Flags, Settings},
-    fsck,
+    offline::fsck,
 };
 
 use crate::{log_as, print_line};

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use deed_server::listener::address::ListenAddress;
+use deed_server::address::ListenAddress;
 
 use crate::print_line;
 

@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::Args;
 use deed_server::{
     config::{Flags, Settings},
-    search::reindex,
+    offline::reindex,
 };
 
 use crate::log_as;

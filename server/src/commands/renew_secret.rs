@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::Args;
 use deed_server::{
     config::{Flags, Settings},
-    secret,
+    offline::secret,
 };
 
 use crate::print_line;

@@ -19,14 +19,15 @@ use std::{
 
 use thiserror::Error;
 
+use deed_engine::store::{DiskOptions, StoreOptions};
 pub use layers::Origin;
 pub use table::{Kind, SETTINGS, Setting, setting};
 
 use crate::{
-    listener::address::ListenAddress,
-    options::{ClockOptions, ContentOptions, LimitOptions, QuotaOptions, TlsOptions},
-    serve::ServerOptions,
-    store::{DiskOptions, StoreOptions},
+    address::ListenAddress,
+    options::{
+        ClockOptions, ContentOptions, LimitOptions, QuotaOptions, ServerOptions, TlsOptions,
+    },
     telemetry::{LogFormat, LogOptions, OtlpOptions},
 };
 use layers::Layer;

@@ -3,7 +3,7 @@
 //! All other code for the configuration uses it: reading, the check for unknown keys, the output of
 //! `deed-server config`, and `deploy/deed.toml`.
 
-use crate::listener::address::ListenAddress;
+use crate::address::ListenAddress;
 
 /// A setting.
 #[derive(Debug)]

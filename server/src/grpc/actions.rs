@@ -4,10 +4,9 @@ use deed_proto::v1::{self, actions_server::Actions};
 use tonic::{Request, Response, Status};
 
 use super::{Answers, Context, clearance, findings, search, task};
-use crate::{
-    access::{Caller, table::Method},
-    pressure::answers::PAGE_ROOM,
-};
+use deed_engine::pressure::answers::PAGE_ROOM;
+
+use crate::access::{Caller, table::Method};
 
 pub(crate) struct ActionsService(pub(crate) Context);
 

@@ -16,10 +16,11 @@ use tokio::sync::watch;
 use tonic::{Code, Request, Status};
 
 use super::{Answers, actions::ActionsService};
+use deed_engine::ledger::Ledger;
+
 use crate::{
     access::Caller,
-    ledger::Ledger,
-    testing::{AGENT, Authority, Engine, Producer, TASK, briefs, signed, task_of},
+    testing::{AGENT, Authority, Engine, Producer, TASK, briefs, context, signed, task_of},
 };
 
 const NAME: &str = "acts";
@@ -43,7 +44,7 @@ impl Served {
             let ledger = engine.create(NAME).unwrap();
             (engine, ledger)
         });
-        let (context, stop) = engine.context();
+        let (context, stop) = context(&engine);
         let mut served = Self {
             producer: Producer::new(ledger.id, 1),
             service: ActionsService(context),

@@ -1,8 +1,8 @@
-//! Answers and streams of answers, which are made when there is room for them.
+//! Answers, made when there is room for them, and those of streams one message at a time.
 //!
 //! A message of a stream is made when its reader has taken the one before, as far as the transport
-//! shows that; the bytes that it may have were taken from the budget of answers before
-//! ([`crate::pressure::answers`]).
+//! lets us know; what it may hold was taken from the budget of answers before that
+//! ([`deed_engine::pressure::answers`]).
 
 use std::sync::Arc;
 
@@ -11,10 +11,13 @@ use prost::Message;
 use tonic::{Response, Status};
 
 use super::{Answers, Context, stopping};
-use crate::{
-    access::{Caller, table::Method},
+use deed_engine::{
     ledger::Ledger,
     pressure::{Place, Share, answers::AnswerRoom},
+};
+
+use crate::{
+    access::{Caller, table::Method},
     status::Refusal,
 };
 
@@ -40,8 +43,8 @@ impl Context {
         bytes: usize,
         make: impl FnOnce() -> Result<M, Refusal> + Send + 'static,
     ) -> Result<Response<M>, Status> {
-        let room = self.pressure.answer_room(caller);
-        let share = room.take(bytes).await?;
+        let room = caller.answer_room(&self.pressure);
+        let share = room.take(bytes).await.map_err(Refusal::from)?;
         let made = self.read_for(caller, move || Ok((make()?, share)));
         let (message, share) = made.await?;
         room.made(share, message.encoded_len());
@@ -57,13 +60,13 @@ impl Context {
         method: Method,
         ledger: &Arc<Ledger>,
     ) -> Result<Reading, Refusal> {
-        let source = self.pressure.source(&caller);
+        let source = caller.source(&self.pressure);
         let open = self
             .pressure
             .open_read_stream(&source, Some(ledger.number))?;
         Ok(Reading {
             context: self.clone(),
-            room: self.pressure.answer_room(&caller),
+            room: caller.answer_room(&self.pressure),
             caller,
             ledger: Arc::clone(ledger),
             method,
@@ -78,7 +81,7 @@ impl Reading {
         tokio::select! {
             biased;
             () = self.context.stopped() => Err(stopping()),
-            share = self.room.take(bytes) => share,
+            share = self.room.take(bytes) => Ok(share?),
         }
     }
 

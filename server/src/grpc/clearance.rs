@@ -12,12 +12,15 @@ use super::{
     answer::{Reading, respond},
     stopping,
 };
-use crate::{
-    access::{Caller, table::Method},
+use deed_engine::{
     ledger::{Ledger, read::Heads},
     pressure::answers::PROOF_ROOM,
-    status::Refusal,
     store::Store,
+};
+
+use crate::{
+    access::{Caller, table::Method},
+    status::Refusal,
 };
 
 /// Follows the Intent at `leaf`. The first message is made here, so that a missing Intent is an

@@ -15,13 +15,16 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     Answers, Context,
     answer::{Reading, respond},
-    blocking, stopping,
+    sender, stopping,
 };
-use crate::{
-    access::{Caller, table::Method},
-    admission::Sender,
+use deed_engine::{
     content::{Begun, LedgerRef, PIECE_BYTES, Reader},
     pressure::{Share, answers::CHUNK_BYTES},
+};
+
+use crate::{
+    access::{Caller, table::Method},
+    blocking::blocking,
     status::Refusal,
 };
 
@@ -62,8 +65,9 @@ impl Content for ContentService {
             .await?;
         let ledger = LedgerRef::from(&*ledger);
         let contents = Arc::clone(&self.0.contents);
-        let source = self.0.pressure.source(&caller);
-        let _place = contents.uploads.take(&source, Some(ledger.number))?;
+        let source = caller.source(&self.0.pressure);
+        let place = contents.uploads.take(&source, Some(ledger.number));
+        let _place = place.map_err(Refusal::from)?;
         let principal = caller.principal().cloned().unwrap_or_else(|| Arc::from(""));
         let size = begin.size;
         let begin_upload = move || {
@@ -154,8 +158,8 @@ impl Content for ContentService {
             .0
             .ledger(&caller, Method::EraseContent, &request.ledger)
             .await?;
-        let sender = Sender::of(&caller, &request.ledger);
-        let source = self.0.pressure.source(&caller);
+        let sender = sender(&caller, &request.ledger);
+        let source = caller.source(&self.0.pressure);
         let context = self.0.clone();
         // The task is spawned, so that a caller that gives up leaves no erasure half done.
         let erasing = tokio::spawn(async move {
@@ -165,7 +169,7 @@ impl Content for ContentService {
         let erased = erasing
             .await
             .map_err(|error| Refusal::Internal(format!("an erasure ended early: {error}")))?;
-        Ok(Response::new(erased?))
+        Ok(Response::new(erased.map_err(Refusal::from)?))
     }
 }
 

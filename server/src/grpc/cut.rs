@@ -7,17 +7,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use deed_engine::{
+    ledger::{Ledger, Readable},
+    store::{
+        Store,
+        records::HeadRecord,
+        recover::{self, LoadError},
+    },
+};
 use deed_evidence::{Micros, trust::TrustState};
 use deed_tlog::{InclusionProof, LeafIndex, TreeSize};
 
-use crate::{
-    ledger::{
-        Ledger, Readable,
-        load::{self, LoadError},
-    },
-    status::Refusal,
-    store::{Store, records::HeadRecord},
-};
+use crate::status::Refusal;
 
 /// A ledger as it was behind one turn.
 pub(super) struct Cut {
@@ -91,7 +92,7 @@ impl Cut {
 
     fn loaded(&self) -> Result<TrustState, Refusal> {
         let genesis = self.ledger.record_at(self.size).genesis_entry;
-        let loaded = load::trust(&self.store, self.ledger.number, &genesis);
+        let loaded = recover::trust(&self.store, self.ledger.number, &genesis);
         loaded.map_err(|error| match error {
             LoadError::Store(error) => error.into(),
             other => Refusal::Damaged(other.to_string()),

@@ -15,12 +15,15 @@ use super::{
     answer::{Reading, respond},
     stopping,
 };
-use crate::{
-    access::{Caller, table::Method},
+use deed_engine::{
     ledger::{Ledger, read::Heads},
     pressure::answers::CHUNK_ROOM,
-    status::Refusal,
     store::{LedgerNumber, Store, search::FindingAt},
+};
+
+use crate::{
+    access::{Caller, table::Method},
+    status::Refusal,
 };
 
 /// Findings on a page: at most, and if the request does not say.

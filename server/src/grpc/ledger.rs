@@ -7,14 +7,18 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Answers, Context, info, info_of, stopping};
+use super::{Answers, Context, info, info_of, sender, stopping};
+use deed_engine::{
+    append::{Answered, InFlight, OnQuota},
+    ledger::registry::{NewLedger, Page, RegistryError},
+    ledger_name::LedgerName,
+    pressure::{QUEUE_WAIT, Source, answers::PAGE_ROOM},
+    shard::NoAnswer,
+};
+
 use crate::{
     access::{Caller, body::Kept, role::EVERY_LEDGER, table::Method},
-    admission::Sender,
-    append::{Answered, InFlight, OnQuota, QUEUE_WAIT},
-    ledger::registry::{NewLedger, Page, RegistryError},
-    pressure::answers::PAGE_ROOM,
-    shard::NoAnswer,
+    blocking::blocking,
     status::Refusal,
 };
 
@@ -49,14 +53,17 @@ impl Ledger for LedgerService {
     ) -> Result<Response<v1::AppendResponse>, Status> {
         let caller = Caller::of(request.extensions());
         let request = request.into_inner();
-        caller.require(Method::Append, &request.ledger)?;
-        let sender = Sender::of(&caller, &request.ledger);
-        let source = self.0.pressure.source(&caller);
-        let appends = &self.0.appends;
-        let in_flight = appends
-            .begin(request, &sender, &source, OnQuota::Refuse)
-            .await?;
-        let (answer, room) = in_flight.finish().await?.into_parts();
+        let in_flight = begin(
+            &self.0,
+            &caller,
+            Method::Append,
+            &caller.source(&self.0.pressure),
+            request,
+            OnQuota::Refuse,
+        )
+        .await?;
+        let answered = in_flight.finish().await.map_err(Refusal::from)?;
+        let (answer, room) = answered.into_parts();
         let mut response = Response::new(answer);
         response.extensions_mut().insert(Kept::new(room));
         Ok(response)
@@ -73,7 +80,9 @@ impl Ledger for LedgerService {
         // role in a request's ledger is checked for each request.
         caller.require_somewhere(Method::AppendStream)?;
         let pressure = &self.0.pressure;
-        let place = pressure.open_append_stream(&pressure.source(&caller))?;
+        let place = pressure
+            .open_append_stream(&caller.source(pressure))
+            .map_err(Refusal::from)?;
         let quotas = &pressure.quotas;
         let open = quotas
             .open_stream(caller.principal())
@@ -101,11 +110,11 @@ impl Ledger for LedgerService {
         caller.require(Method::CreateLedger, EVERY_LEDGER)?;
         let store = self.0.registry.store();
         store.disk().room_for_log().map_err(Refusal::from)?;
-        let source = self.0.pressure.source(&caller).key();
+        let source = caller.source(&self.0.pressure).key();
         let request = request.into_inner();
         let context = self.0.clone();
         let runtime = tokio::runtime::Handle::current();
-        let ledger = super::blocking(move || {
+        let ledger = blocking(move || {
             let shards = &context.appends.shards;
             let commit = |new: NewLedger| {
                 let reserving = runtime.block_on(async {
@@ -146,7 +155,7 @@ impl Ledger for LedgerService {
         };
         // The token is the last name of the page before.
         let after = request.page_token;
-        if !after.is_empty() && !crate::ledger::is_valid_name(&after) {
+        if !after.is_empty() && LedgerName::parse(&after).is_none() {
             let what = "is not a token that this server gave out";
             return Err(Refusal::field("page_token", what).into());
         }
@@ -186,6 +195,25 @@ impl Ledger for LedgerService {
     }
 }
 
+/// Begins to append what a caller sends, to the ledger that it names.
+async fn begin(
+    context: &Context,
+    caller: &Caller,
+    method: Method,
+    source: &Source,
+    request: v1::AppendRequest,
+    on_quota: OnQuota,
+) -> Result<InFlight, Refusal> {
+    // Who may not ask learns nothing, and what is malformed is told before a ledger is looked for.
+    caller.require(method, &request.ledger)?;
+    context.appends.check(&request)?;
+    let ledger = context.ledger(caller, method, &request.ledger).await?;
+    let sender = sender(caller, &request.ledger);
+    let appends = &context.appends;
+    let begun = appends.begin(ledger, request, &sender, source, on_quota);
+    Ok(begun.await?)
+}
+
 /// Takes requests until the stream ends, one of them is malformed, or the server stops.
 async fn take_in(
     context: Context,
@@ -193,7 +221,7 @@ async fn take_in(
     mut requests: Streaming<v1::AppendRequest>,
     taken: mpsc::Sender<Taken>,
 ) {
-    let source = context.pressure.source(&caller);
+    let source = caller.source(&context.pressure);
     let _open = context.metrics.stream();
     loop {
         let request = tokio::select! {
@@ -214,19 +242,17 @@ async fn take_in(
                 return;
             }
         };
-        // The role is checked for each request: a stream may name several ledgers, and may outlive
-        // the role.
-        let in_flight = match caller.require(Method::AppendStream, &request.ledger) {
-            Ok(()) => {
-                let sender = Sender::of(&caller, &request.ledger);
-                let appends = &context.appends;
-                let begun = appends
-                    .begin(request, &sender, &source, OnQuota::HoldBack)
-                    .await;
-                begun.map_err(Status::from)
-            }
-            Err(refusal) => Err(refusal.into()),
-        };
+        // For each request: a stream may name several ledgers, and outlives what was granted.
+        let method = Method::AppendStream;
+        let begun = begin(
+            &context,
+            &caller,
+            method,
+            &source,
+            request,
+            OnQuota::HoldBack,
+        );
+        let in_flight = begun.await.map_err(Status::from);
         let ends = in_flight.is_err();
         if taken.send(in_flight).await.is_err() || ends {
             return;
@@ -246,7 +272,7 @@ pub(crate) async fn answer(
         let answered = match taken {
             Ok(in_flight) => tokio::select! {
                 biased;
-                answered = in_flight.finish() => answered.map_err(Status::from),
+                answered = in_flight.finish() => answered.map_err(|error| Refusal::from(error).into()),
                 () = answers.closed() => return,
             },
             Err(status) => Err(status),

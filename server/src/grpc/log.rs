@@ -17,11 +17,14 @@ use super::{
     answer::{Reading, respond},
     log_keys, stopping,
 };
-use crate::{
-    access::{Caller, table::Method},
+use deed_engine::{
     append::{consistency, hashes},
     ledger::{Ledger, Readable, read::Heads},
     pressure::answers::{CHUNK_BYTES, CHUNK_ROOM, PROOF_ROOM},
+};
+
+use crate::{
+    access::{Caller, table::Method},
     status::Refusal,
 };
 
@@ -362,7 +365,7 @@ fn head(
                     );
                     return Err(Refusal::BeyondTree { message, size });
                 }
-                consistency(ledger, readable, from)
+                Ok(consistency(ledger, readable, from)?)
             })
             .transpose()?,
     })

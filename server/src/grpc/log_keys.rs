@@ -1,13 +1,13 @@
 //! The entries that show a client that another log key took over.
 
+use deed_engine::{
+    append::hashes,
+    ledger::{Ledger, Readable},
+};
 use deed_proto::v1;
 use deed_tlog::{LeafIndex, TreeSize};
 
-use crate::{
-    append::hashes,
-    ledger::{Ledger, Readable},
-    status::Refusal,
-};
+use crate::status::Refusal;
 
 /// Most entries of one message; an AuthoritiesChanged has up to some two kilobytes.
 const ENTRIES: usize = 32;

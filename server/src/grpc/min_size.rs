@@ -5,13 +5,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use deed_engine::{ledger::Ledger, pressure::RETRY_AFTER};
 use tokio::time::timeout;
 
-use super::{Context, stopping};
 use crate::{
     access::{Caller, table::Method},
-    append::RETRY_AFTER,
-    ledger::Ledger,
+    context::{Context, stopping},
     status::Refusal,
 };
 
@@ -68,7 +67,7 @@ mod tests {
     use super::*;
     use crate::{
         grpc::log::LogService,
-        testing::{Engine, Producer, block_on},
+        testing::{Engine, Producer, block_on, context},
     };
 
     const LEDGER: &str = "grows";
@@ -90,7 +89,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let engine = Engine::open(dir.path());
         let id = engine.create(LEDGER).unwrap().id;
-        let (context, _running) = engine.context();
+        let (context, _running) = context(&engine);
         let log = LogService(context);
         assert_eq!(head_of_size(&log, 0), "1");
         assert_eq!(head_of_size(&log, 1), "1");
@@ -113,7 +112,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let engine = Engine::open(dir.path());
         let ledger = engine.create(LEDGER).unwrap();
-        let (context, _running) = engine.context();
+        let (context, _running) = context(&engine);
         let waited = block_on(context.grown(&ledger, 2, Duration::from_millis(1)));
         let refused = Status::from(waited.unwrap_err());
         assert_eq!(refused.code(), Code::Unavailable);
@@ -131,7 +130,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let engine = Engine::open(dir.path());
         let ledger = engine.create(LEDGER).unwrap();
-        let (context, stop) = engine.context();
+        let (context, stop) = context(&engine);
         stop.send(true).unwrap();
         let waited = block_on(context.grown(&ledger, 2, GROWTH_WAIT));
         assert!(matches!(waited, Err(Refusal::Unavailable(_))));

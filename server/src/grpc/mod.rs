@@ -4,6 +4,8 @@ pub(crate) mod actions;
 #[cfg(test)]
 mod actions_tests;
 mod answer;
+#[cfg(test)]
+mod append_stream_tests;
 mod clearance;
 pub(crate) mod content;
 mod cut;
@@ -21,100 +23,25 @@ use bytes::Bytes;
 use deed_proto::v1;
 use deed_tlog::TreeHead;
 use futures::Stream;
-use tokio::{sync::watch, time::timeout};
 use tonic::Status;
 
 use cut::Cut;
+use deed_engine::{
+    admission::Sender,
+    ledger::Ledger,
+    store::{Store, records::LedgerRecord},
+};
 
 use crate::{
-    access::{Caller, table::Method},
-    append::{Appends, QUEUE_WAIT, RETRY_AFTER},
-    content::ContentStore,
-    ledger::{Ledger, registry::Registry},
-    listener::Counters,
-    metrics::Metrics,
-    pressure::{Pressure, SourceKey},
+    access::{Caller, role::Role},
+    context::{Context, stopping},
     status::Refusal,
-    store::{Store, records::LedgerRecord},
 };
 
 /// A stream of answers.
 pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// The parts of the server that every service uses.
-#[derive(Clone)]
-pub(crate) struct Context {
-    pub(crate) registry: Arc<Registry>,
-    pub(crate) appends: Arc<Appends>,
-    pub(crate) contents: Arc<ContentStore>,
-    pub(crate) listener: Arc<Counters>,
-    /// Bounds what callers hold, and the number of reads that run at once, so that room is left for
-    /// appends.
-    pub(crate) pressure: Arc<Pressure>,
-    /// Becomes true when the server stops.
-    pub(crate) stopping: watch::Receiver<bool>,
-    pub(crate) metrics: Arc<Metrics>,
-}
-
 impl Context {
-    /// Returns the ledger `name`, loaded if necessary, for a caller who may ask for `method` in it.
-    /// Handlers have no other way to a ledger.
-    pub(crate) async fn ledger(
-        &self,
-        caller: &Caller,
-        method: Method,
-        name: &str,
-    ) -> Result<Arc<Ledger>, Refusal> {
-        // The role is checked first: the existence of a ledger is not public either.
-        caller.require(method, name)?;
-        // After a failure the store may hold more than was guarded; that must not be published.
-        if self.appends.shards.has_failed() {
-            return Err(stopping());
-        }
-        if let Some(ledger) = self.registry.loaded(name) {
-            return Ok(ledger);
-        }
-        let (registry, name) = (Arc::clone(&self.registry), name.to_owned());
-        self.read_for(caller, move || Ok(registry.ledger(&name)?))
-            .await
-    }
-
-    /// Runs a read of the server itself on a thread that may block.
-    pub(crate) async fn read<T: Send + 'static>(
-        &self,
-        read: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<T, Refusal> {
-        self.read_as(&SourceKey::Server, read).await
-    }
-
-    /// Runs a caller's read on a thread that may block. Callers take turns.
-    pub(crate) async fn read_for<T: Send + 'static>(
-        &self,
-        caller: &Caller,
-        read: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<T, Refusal> {
-        self.read_as(&self.pressure.source(caller).key(), read)
-            .await
-    }
-
-    async fn read_as<T: Send + 'static>(
-        &self,
-        source: &SourceKey,
-        read: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<T, Refusal> {
-        let share = timeout(QUEUE_WAIT, self.pressure.reads.take(source, 1))
-            .await
-            .map_err(|_| Refusal::Overloaded {
-                retry_after: RETRY_AFTER,
-            })?;
-        // The share moves along: the read goes on if the caller gives up.
-        blocking(move || {
-            let _share = share;
-            read()
-        })
-        .await
-    }
-
     /// Runs a read of the assessment's records at one moment; returns its result, and that moment
     /// for further reads. The store may be a turn ahead of the published tree, and that turn must
     /// not be told of before it is released: this call waits for that.
@@ -142,26 +69,15 @@ impl Context {
         };
         Ok((found, Cut::released(store, stored, ledger, readable)))
     }
+}
 
-    /// Waits until the server stops.
-    pub(crate) async fn stopped(&self) {
-        let mut stopping = self.stopping.clone();
-        // A closed channel means that the server is gone, which counts as stopping.
-        let _ = stopping.wait_for(|stopping| *stopping).await;
+/// What a caller may do in a ledger, as of now.
+fn sender(caller: &Caller, ledger: &str) -> Sender {
+    Sender {
+        principal: caller.principal().cloned(),
+        may_append: caller.may(ledger, Role::Append),
+        may_change_trust: caller.may(ledger, Role::Authority),
     }
-}
-
-/// Runs something that reads the disk on a thread that serves no connections.
-pub(crate) async fn blocking<T: Send + 'static>(
-    read: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-) -> Result<T, Refusal> {
-    tokio::task::spawn_blocking(read)
-        .await
-        .unwrap_or_else(|error| Err(Refusal::Internal(format!("a read ended early: {error}"))))
-}
-
-pub(crate) fn stopping() -> Refusal {
-    Refusal::Unavailable("the server is stopping; try again in a moment".to_owned())
 }
 
 /// Returns the public information about a ledger.

@@ -9,15 +9,18 @@ use deed_tlog::{LeafIndex, TreeSize};
 use tonic::Response;
 
 use super::{Answers, Context, answer::Step};
-use crate::{
-    access::{Caller, table::Method},
+use deed_engine::{
     append::hashes,
     ledger::{Ledger, Readable},
     metrics::Metrics,
     pressure::answers::CHUNK_ROOM,
     search::query::{Bounds, Cursor, Page, Query},
-    status::Refusal,
     store::Store,
+};
+
+use crate::{
+    access::{Caller, table::Method},
+    status::Refusal,
 };
 
 /// Most entries of one search.

@@ -14,14 +14,17 @@ use deed_tlog::{Hash, LeafIndex, leaf_hash};
 use tonic::{Response, Status};
 
 use super::{Answers, Context, clearance::assessed, cut::Cut, findings};
-use crate::{
-    access::{Caller, table::Method},
+use deed_engine::{
     append::hashes,
     ledger::{Ledger, step::Placement},
     pressure::answers::{CHUNK_ROOM, PROOF_ROOM},
     search::query::{Bounds, Cursor, Page, Query},
-    status::Refusal,
     store::search::FindingAt,
+};
+
+use crate::{
+    access::{Caller, table::Method},
+    status::Refusal,
 };
 
 fn task_id(bytes: &[u8]) -> Result<TaskId, Refusal> {
@@ -42,8 +45,9 @@ pub(super) async fn receipt(
 ) -> Result<Response<v1::RequestTaskReceiptResponse>, Status> {
     assessed(&ledger)?;
     let task = task_id(task)?;
-    let source = context.pressure.source(caller);
-    let (answer, _room) = context.appends.task_receipt(&ledger, task, &source).await?;
+    let source = caller.source(&context.pressure);
+    let receipt = context.appends.task_receipt(&ledger, task, &source);
+    let (answer, _room) = receipt.await.map_err(Refusal::from)?;
     let Some(Placement::Recorded { leaf }) = answer.placements.first() else {
         return Err(no_task(task).into());
     };

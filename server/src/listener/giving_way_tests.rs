@@ -25,10 +25,11 @@ use super::{
     io::{GuardedIo, Stream},
     places::Places,
 };
+use deed_engine::pressure::{Pressure, quota::MachineTicks};
+
 use crate::{
     access::{Access, body::Stalls, layer::AccessLayer},
     options::LimitOptions,
-    pressure::{Pressure, quota::MachineTicks},
     testing::TestClock,
 };
 

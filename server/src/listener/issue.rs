@@ -26,7 +26,7 @@ use rcgen::{
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::access::principal::{self, PrincipalError};
+use crate::principal::{self, PrincipalError};
 
 const AUTHORITY_NAME: &str = "deed development authority";
 

@@ -5,7 +5,6 @@
 //! `Connection`, which its requests find in their extensions.
 
 pub(crate) mod activity;
-pub mod address;
 mod farewell;
 #[cfg(test)]
 mod giving_way_tests;
@@ -45,7 +44,6 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use self::{
     activity::Activity,
-    address::Sockets,
     farewell::OpenConnections,
     io::GuardedIo,
     places::{NoPlace, Place, Places, Room},
@@ -53,10 +51,9 @@ use self::{
 };
 pub(crate) use self::{places::network, rules::check_rules};
 pub use self::{rules::RuleError, tls::TlsError};
-use crate::{
-    access::principal, metrics::Connections, options::LimitOptions,
-    pressure::undecoded::MESSAGE_BYTES_MAX,
-};
+use deed_engine::{metrics::Connections, pressure::undecoded::MESSAGE_BYTES_MAX};
+
+use crate::{address::Sockets, options::LimitOptions, principal};
 
 /// Connections that wait to be served. Taking one takes no time, so few ever wait.
 const WAITING_MAX: usize = 16;

@@ -21,13 +21,14 @@ use tonic::{
 use tower::{Service as _, ServiceExt as _};
 
 use super::issue;
+use deed_engine::clock::Clock as _;
+
 use crate::{
     Server, ServerOptions, SystemClock,
     access::{
         file::{AccessFile, TokenRequest},
         role::{EVERY_LEDGER, Role},
     },
-    clock::Clock as _,
     options::{AccessOptions, TlsOptions},
     testing::AUTHORITY_KEY,
 };

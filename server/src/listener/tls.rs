@@ -9,6 +9,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use deed_engine::secret_file::{self, Exposed};
 use parking_lot::Mutex;
 use rustls::{
     RootCertStore, ServerConfig,
@@ -25,10 +26,7 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use crate::{
-    options::TlsOptions,
-    secret_file::{self, Exposed},
-};
+use crate::options::TlsOptions;
 
 /// Interval between two looks at the files.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(2);

@@ -75,7 +75,9 @@ impl TraceExport {
     where
         S: Subscriber + for<'s> LookupSpan<'s>,
     {
-        let ours = Targets::new().with_target("deed_server", LevelFilter::INFO);
+        let ours = Targets::new()
+            .with_target("deed_engine", LevelFilter::INFO)
+            .with_target("deed_server", LevelFilter::INFO);
         tracing_opentelemetry::layer()
             .with_tracer(self.provider.tracer("deed-server"))
             .with_filter(ours)

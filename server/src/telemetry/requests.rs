@@ -22,7 +22,7 @@ use tracing::{Instrument as _, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::trace_context;
-use crate::metrics::{Metrics, Rpc};
+use deed_engine::metrics::{CODES, Metrics, Rpc};
 
 /// Header that carries the id of a request, in both directions.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -136,7 +136,8 @@ impl Drop for Ending {
     fn drop(&mut self) {
         let status = self.status.unwrap_or(Code::Cancelled);
         let took = self.began.elapsed();
-        self.metrics.answered(self.rpc, status, took);
+        const { assert!(Code::Unauthenticated as usize + 1 == CODES) };
+        self.metrics.answered(self.rpc, status as usize, took);
         self.span.record("status", tracing::field::debug(status));
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         tracing::debug!(target: "deed_server::request", parent: &self.span, ?status, took_us, "ended");
@@ -299,7 +300,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_is_counted_with_the_status_that_its_trailers_say() {
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Arc::new(Metrics::new(&[tonic_health::pb::FILE_DESCRIPTOR_SET]));
+        let health = "grpc.health.v1.Health/Check";
+        assert_eq!(metrics.rpc_name(metrics.rpc(&format!("/{health}"))), health);
         let answer = |trailers: Option<&'static str>| {
             let service = tower::service_fn(move |_: Request<()>| async move {
                 let mut response = Response::new(Trailing(trailers));
@@ -326,7 +329,7 @@ mod tests {
         answer(Some("0")).await;
         answer(Some("8")).await;
         answer(None).await;
-        let text = metrics.to_text(crate::metrics::Observed::default());
+        let text = metrics.to_text(deed_engine::metrics::Observed::default());
         for line in [
             r#"deed_requests_total{rpc="deed.v1.Ledger/Append",status="OK"} 2"#,
             r#"deed_requests_total{rpc="deed.v1.Ledger/Append",status="RESOURCE_EXHAUSTED"} 1"#,

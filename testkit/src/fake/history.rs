@@ -24,7 +24,7 @@ pub(super) struct History {
     pub(super) leaves: Vec<Hash>,
     /// Payload and leaf index of each session's statements.
     pub(super) sessions: HashMap<SessionId, Vec<(Bytes, u64)>>,
-    /// Leaves of the trust statements; the genesis entry's first.
+    /// Leaves of the trust statements, the genesis entry's first.
     pub(super) trust: Vec<u64>,
 }
 

@@ -299,7 +299,8 @@ impl Fake {
             .add_service(ContentServer::new(fake.clone()))
             .add_service(ActionsServer::new(fake.clone()))
             .serve_with_incoming(TcpListenerStream::new(listener).map(|connection| {
-                // Or each small answer waits for the delayed acknowledgement of the one before.
+                // Without this, each small answer waits for the delayed acknowledgement of the one
+                // before.
                 connection.and_then(|stream| stream.set_nodelay(true).map(|()| stream))
             }));
         tokio::spawn(serving);

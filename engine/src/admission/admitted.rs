@@ -1,0 +1,396 @@
+//! What admission hands on: payloads that only their session and the ledger's trust state can still
+//! refuse, and those that it refused itself.
+
+use std::{ops::Range, sync::Arc};
+
+use deed_evidence::{
+    CommitmentDigest, KeyId, Micros, PayloadDigest, PrincipalHash, Sequence, SessionId, TaskId,
+    assess::body::ParsedBody,
+    batch::Manifest,
+    entry::Entry,
+    session::{BatchStep, Binding},
+    statement::{BodyKind, Breach, Header, SessionHeader},
+    trust::{Reference, TrustStatement},
+};
+use deed_proto::v1::rejection::Reason;
+use deed_tlog::{Hash, leaf_hash};
+
+use crate::content::{SharedGate, State};
+
+/// How an admitted payload's author is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Authorship {
+    Unsigned,
+    /// By its own signature.
+    Signed(KeyId),
+    /// By the signature of the manifest before it.
+    Batched(KeyId),
+}
+
+impl Authorship {
+    pub fn key(self) -> Option<KeyId> {
+        match self {
+            Self::Unsigned => None,
+            Self::Signed(key) | Self::Batched(key) => Some(key),
+        }
+    }
+}
+
+/// What an admitted payload is.
+#[derive(Debug)]
+pub enum Kind {
+    Statement,
+    /// A manifest; the statements that follow it stand or fall with it.
+    Manifest(BatchStep),
+    Trust(Box<TrustStatement>),
+}
+
+/// A payload that only its session and the ledger's trust state can still refuse.
+#[derive(Debug)]
+pub struct Admitted {
+    /// Position of its envelope in the request.
+    pub envelope: usize,
+    pub kind: Kind,
+    /// Of the entry as it was written here: not of a trust statement's final one.
+    pub leaf_hash: Hash,
+    /// Computed where the session's next state, the next statement or the assessment will need it.
+    pub payload_digest: Option<PayloadDigest>,
+    pub(crate) authorship: Authorship,
+    /// The leaf that lets the sender speak for the producer.
+    pub(crate) principal_leaf: Option<u64>,
+    /// In the batch's buffer.
+    entry: Range<usize>,
+    payload: Range<usize>,
+    producer: Range<usize>,
+    session: SessionId,
+    sequence: Sequence,
+    previous: Option<PayloadDigest>,
+    skipped_from: Option<Sequence>,
+    task: Option<TaskId>,
+    body: BodyKind,
+    /// Judged in the step, by the rules at its leaf: what was recorded before is a duplicate still.
+    breach: Option<Breach>,
+    /// What it says, where that is assessed.
+    pub said: Option<ParsedBody>,
+    /// In the batch's references.
+    pub(super) references: Range<usize>,
+}
+
+/// A content that an Erasure names, as it was found under the ledger's content gate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Erasable {
+    pub content: CommitmentDigest,
+    pub state: State,
+    /// The statements that commit to it: for each task the newest.
+    pub(crate) references: Vec<Reference>,
+}
+
+/// The payloads of one request that were admitted.
+#[derive(Debug, Default)]
+pub struct AdmittedBatch {
+    /// Entries, one after the other.
+    pub(super) buffer: Vec<u8>,
+    pub(super) statements: Vec<Admitted>,
+    pub(super) received_at: Micros,
+    pub(super) principal: Option<(Arc<str>, PrincipalHash)>,
+    /// Contents that are held and that these statements commit to.
+    pub(super) references: Vec<CommitmentDigest>,
+    /// What is known of the contents of an Erasure in this batch.
+    pub(super) erasable: Option<Vec<Erasable>>,
+    /// Attachments whose content was erased: envelope, content, leaf of the Erasure; sorted.
+    pub(super) erased: Vec<(usize, CommitmentDigest, u64)>,
+    /// Keeps what its statements name from being erased or collected, until they are recorded.
+    gate: Option<SharedGate>,
+}
+
+/// An envelope that is not recorded, whatever its session says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// Position of its envelope in the request.
+    pub envelope: usize,
+    pub reason: Reason,
+    pub message: String,
+    /// Path of the field; empty if it is none of them.
+    pub field: String,
+}
+
+impl Rejected {
+    pub fn new(reason: Reason, field: &str, message: impl Into<String>) -> Self {
+        Self {
+            envelope: 0,
+            reason,
+            message: message.into(),
+            field: field.to_owned(),
+        }
+    }
+
+    pub fn at(mut self, envelope: usize) -> Self {
+        self.envelope = envelope;
+        self
+    }
+}
+
+impl Admitted {
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
+    pub fn task(&self) -> Option<TaskId> {
+        self.task
+    }
+}
+
+impl AdmittedBatch {
+    /// An empty one, with room for `count` statements whose entries have `bytes`.
+    pub(super) fn with_capacity(
+        count: usize,
+        bytes: usize,
+        received_at: Micros,
+        principal: Option<Arc<str>>,
+    ) -> Self {
+        Self {
+            buffer: Vec::with_capacity(bytes),
+            statements: Vec::with_capacity(count),
+            received_at,
+            principal: principal.map(|name| {
+                let hash = PrincipalHash::of(&name);
+                (name, hash)
+            }),
+            references: Vec::new(),
+            erasable: None,
+            erased: Vec::new(),
+            gate: None,
+        }
+    }
+
+    /// Adds a payload; `header` must be borrowed from this very payload.
+    pub(super) fn push(
+        &mut self,
+        entry: Entry<'_>,
+        envelope: usize,
+        kind: Kind,
+        authorship: Authorship,
+        header: &Header<'_>,
+        said: Option<ParsedBody>,
+    ) {
+        // An Outcome will name it.
+        let assessed_intent = said.is_some() && header.body == BodyKind::Intent;
+        let payload_digest = assessed_intent.then(|| PayloadDigest::of(entry.payload));
+        let (written, payload) = self.write(&entry);
+        let producer_at = payload.start + offset_of(entry.payload, header.producer.as_bytes());
+        self.statements.push(Admitted {
+            envelope,
+            leaf_hash: leaf_hash(&self.buffer[written.clone()]),
+            payload_digest,
+            kind,
+            authorship,
+            principal_leaf: entry.principal_leaf,
+            payload,
+            producer: producer_at..producer_at + header.producer.len(),
+            entry: written,
+            session: header.session,
+            sequence: header.sequence,
+            previous: header.previous,
+            skipped_from: header.skipped_from,
+            task: header.task,
+            body: header.body,
+            breach: header.breach,
+            said,
+            references: 0..0,
+        });
+    }
+
+    /// Notes which contents that are held the statements commit to: envelope and digest, sorted by
+    /// envelope.
+    pub(crate) fn set_references(&mut self, held: Vec<(usize, CommitmentDigest)>) {
+        let mut begin = 0;
+        for statement in &mut self.statements {
+            let behind = &held[begin..];
+            let skipped = behind.partition_point(|(envelope, _)| *envelope < statement.envelope);
+            let own = behind[skipped..].partition_point(|(at, _)| *at == statement.envelope);
+            statement.references = begin + skipped..begin + skipped + own;
+            begin += skipped + own;
+        }
+        self.references = held.into_iter().map(|(_, digest)| digest).collect();
+    }
+
+    /// The contents that are held and that a statement commits to.
+    pub(crate) fn references(&self, statement: &Admitted) -> &[CommitmentDigest] {
+        &self.references[statement.references.clone()]
+    }
+
+    /// Notes which attachments bring back what was erased: envelope, content, leaf of the Erasure;
+    /// sorted by envelope.
+    pub(crate) fn set_erased(&mut self, erased: Vec<(usize, CommitmentDigest, u64)>) {
+        self.erased = erased;
+    }
+
+    /// An attachment of the statement that was erased, by the entry at that leaf.
+    pub(crate) fn erased_attachment(
+        &self,
+        statement: &Admitted,
+    ) -> Option<(CommitmentDigest, u64)> {
+        if self.erased.is_empty() {
+            return None;
+        }
+        let at = self
+            .erased
+            .binary_search_by_key(&statement.envelope, |(envelope, ..)| *envelope)
+            .ok()?;
+        let (_, content, leaf) = self.erased[at];
+        Some((content, leaf))
+    }
+
+    /// Brings what is known of the contents that an Erasure in this batch names.
+    pub(crate) fn set_erasable(&mut self, known: Vec<Erasable>) {
+        self.erasable = Some(known);
+    }
+
+    /// What [`AdmittedBatch::set_erasable`] brought.
+    pub(crate) fn erasable(&self) -> Option<&[Erasable]> {
+        self.erasable.as_deref()
+    }
+
+    /// Holds a ledger's content gate until the batch is recorded.
+    pub(crate) fn set_gate(&mut self, gate: SharedGate) {
+        self.gate = Some(gate);
+    }
+
+    /// Lets go of the gate: what its statements name is noted where an erasure looks.
+    pub(crate) fn release_gate(&mut self) {
+        self.gate = None;
+    }
+
+    /// Leaves a statement as if its ledger had assessed nothing when it was admitted, and its bytes could
+    /// not be read.
+    #[cfg(test)]
+    pub(crate) fn spoil(&mut self, position: usize) {
+        let statement = &mut self.statements[position];
+        statement.said = None;
+        statement.payload.end -= 1;
+    }
+
+    /// Adds a batch manifest. It has no place in the session; its statements have.
+    pub(super) fn push_manifest(
+        &mut self,
+        entry: Entry<'_>,
+        envelope: usize,
+        step: BatchStep,
+        authorship: Authorship,
+        manifest: &Manifest,
+    ) {
+        let (written, payload) = self.write(&entry);
+        self.statements.push(Admitted {
+            envelope,
+            leaf_hash: leaf_hash(&self.buffer[written.clone()]),
+            payload_digest: None,
+            kind: Kind::Manifest(step),
+            authorship,
+            principal_leaf: entry.principal_leaf,
+            producer: payload.start..payload.start,
+            payload,
+            entry: written,
+            session: manifest.session,
+            sequence: manifest.first_sequence,
+            previous: None,
+            skipped_from: None,
+            task: None,
+            body: BodyKind::Heartbeat,
+            breach: None,
+            said: None,
+            references: 0..0,
+        });
+    }
+
+    /// Writes an entry; where it is, and the payload in it.
+    fn write(&mut self, entry: &Entry<'_>) -> (Range<usize>, Range<usize>) {
+        let begin = self.buffer.len();
+        entry.encode_into(&mut self.buffer);
+        let written = begin..self.buffer.len();
+        let payload = begin + payload_offset(&self.buffer[written.clone()], entry.payload);
+        (written, payload..payload + entry.payload.len())
+    }
+
+    /// Hashes the payloads whose digests the step will need: the last one of each session, and
+    /// those that a later statement names as `previous`. (The step computes any other that it
+    /// turns out to need.)
+    pub(super) fn digest_payloads(&mut self) {
+        for position in (0..self.statements.len()).rev() {
+            let statement = &self.statements[position];
+            if matches!(statement.kind, Kind::Manifest(_))
+                || matches!(statement.authorship, Authorship::Batched(_))
+            {
+                // Checking the batch has computed what its session needs.
+                continue;
+            }
+            // Sessions mostly come in one piece, so the next statement tells.
+            let needed = self.statements.get(position + 1).is_none_or(|next| {
+                next.session != statement.session
+                    || next.previous.is_some()
+                    || matches!(next.kind, Kind::Manifest(_))
+            });
+            if needed {
+                let payload = &self.buffer[statement.payload.clone()];
+                self.statements[position].payload_digest = Some(PayloadDigest::of(payload));
+            }
+        }
+    }
+
+    pub fn statements(&self) -> &[Admitted] {
+        &self.statements
+    }
+
+    /// Bytes of all its entries.
+    pub(crate) fn byte_len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    pub fn received_at(&self) -> Micros {
+        self.received_at
+    }
+
+    /// Whom a session belongs to that begins with this statement, and by whom it may be continued.
+    pub(crate) fn binding(&self, statement: &Admitted) -> Binding {
+        match (statement.authorship.key(), &self.principal) {
+            (Some(key), _) => Binding::Key(key),
+            (None, Some((_, hash))) => Binding::Principal(*hash),
+            (None, None) => Binding::Nobody,
+        }
+    }
+
+    pub fn entry(&self, statement: &Admitted) -> &[u8] {
+        &self.buffer[statement.entry.clone()]
+    }
+
+    pub fn payload(&self, statement: &Admitted) -> &[u8] {
+        &self.buffer[statement.payload.clone()]
+    }
+
+    /// The header again, as far as a session's rules look at it.
+    pub fn header(&self, statement: &Admitted) -> SessionHeader<'_> {
+        let producer = &self.buffer[statement.producer.clone()];
+        SessionHeader {
+            // It was UTF-8 when it was parsed.
+            producer: std::str::from_utf8(producer).unwrap_or_default(),
+            session: statement.session,
+            sequence: statement.sequence,
+            previous: statement.previous,
+            skipped_from: statement.skipped_from,
+            task: statement.task,
+            body: statement.body,
+            breach: statement.breach,
+        }
+    }
+}
+
+/// Where the payload stands in an entry: after the type (2 bytes), its own tag and its length.
+fn payload_offset(entry: &[u8], payload: &[u8]) -> usize {
+    let offset = 3 + prost::length_delimiter_len(payload.len());
+    debug_assert_eq!(&entry[offset..offset + payload.len()], payload);
+    offset
+}
+
+/// Offset of a slice that was borrowed from `whole`.
+fn offset_of(whole: &[u8], part: &[u8]) -> usize {
+    part.as_ptr().addr() - whole.as_ptr().addr()
+}

@@ -1,0 +1,76 @@
+//! Why a request to append has no answer.
+
+use thiserror::Error;
+
+use crate::{
+    content::ContentError,
+    ledger::{read::ReadError, registry::RegistryError},
+    pressure::quota::OverQuota,
+    shard::NoAnswer,
+    store::disk::NoSpace,
+};
+
+/// A request that was not taken, or whose outcome is not known.
+#[derive(Debug, Error)]
+pub enum AppendError {
+    #[error("{field}: {what}")]
+    Field { field: &'static str, what: String },
+    /// Too much waits already.
+    #[error("too much waits to be written already")]
+    Overloaded,
+    #[error("{}", .0.what)]
+    Quota(OverQuota),
+    #[error(transparent)]
+    NoSpace(#[from] NoSpace),
+    /// To be sent again, byte for byte.
+    #[error("{0}")]
+    Unavailable(String),
+    /// An Erasure that does not name all commitments to the bytes that it erases.
+    #[error("{message}")]
+    Twins {
+        message: String,
+        /// Those that are missing, with commas.
+        commitments: String,
+    },
+    #[error("the shard stopped before it could answer")]
+    Stopped,
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error(transparent)]
+    Content(#[from] ContentError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A defect.
+    #[error("{0}")]
+    Defect(String),
+}
+
+impl AppendError {
+    pub(super) fn field(field: &'static str, what: impl Into<String>) -> Self {
+        let what = what.into();
+        Self::Field { field, what }
+    }
+}
+
+impl From<NoAnswer> for AppendError {
+    fn from(no_answer: NoAnswer) -> Self {
+        match no_answer {
+            NoAnswer::Stopped => Self::Stopped,
+        }
+    }
+}
+
+impl From<OverQuota> for AppendError {
+    fn from(over: OverQuota) -> Self {
+        Self::Quota(over)
+    }
+}
+
+/// Runs something that reads the disk on a thread that serves no connections.
+pub(super) async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, AppendError> + Send + 'static,
+) -> Result<T, AppendError> {
+    tokio::task::spawn_blocking(read)
+        .await
+        .unwrap_or_else(|error| Err(AppendError::Defect(format!("a read ended early: {error}"))))
+}

@@ -1,0 +1,188 @@
+//! One ledger in memory: its record, its keys, its trust state and its published tree.
+
+pub mod batch_proof;
+pub mod due;
+#[cfg(test)]
+mod encoded_tests;
+#[cfg(test)]
+mod evidence_tests;
+pub mod index;
+pub mod past_trust;
+pub mod policies;
+#[cfg(test)]
+mod policy_tests;
+#[cfg(test)]
+mod raised_tests;
+pub mod read;
+pub mod registry;
+#[cfg(test)]
+pub(crate) mod registry_tests;
+#[cfg(test)]
+mod rotation_tests;
+#[cfg(test)]
+mod signed_tests;
+pub mod step;
+#[cfg(test)]
+mod step_tests;
+#[cfg(test)]
+mod timer_tests;
+pub mod write;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use deed_evidence::{LedgerId, Micros, assess::cells::Clock};
+use deed_tlog::{Origin, RightEdge, TreeHead, TreeSize, VerifierKey};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use self::past_trust::PastTrust;
+use crate::{
+    clock::keeper::BEHIND_MAX_US,
+    content::LedgerRef,
+    identity::log_signers::LogSigners,
+    store::{LedgerNumber, Store, partition::Partition, records::LedgerRecord},
+};
+
+/// A ledger that is in use.
+pub struct Ledger {
+    pub number: LedgerNumber,
+    /// The shard that makes its turns.
+    pub partition: Partition,
+    pub id: LedgerId,
+    pub origin: Origin,
+    /// The record as it was when the ledger was loaded; [`Ledger::record_at`] has the log key of a
+    /// later tree.
+    record: LedgerRecord,
+    pub trust: step::SharedTrust,
+    pub log_signers: LogSigners,
+    store: Arc<Store>,
+    readable: watch::Sender<Arc<Readable>>,
+    consistency_proofs: Mutex<read::ConsistencyProofs>,
+    pub past_trust: PastTrust,
+}
+
+/// The published tree: what readers see, under its signed head. It is replaced as a whole when a
+/// turn is on disk, under the head guard, and about to be answered; never before.
+#[derive(Debug, Clone)]
+pub struct Readable {
+    pub edge: RightEdge,
+    pub head: TreeHead,
+    pub checkpoint: Bytes,
+    pub effective_time: Micros,
+    /// Time of the next deadline, at which the ledger records something even if it receives
+    /// nothing.
+    pub next_due: Option<Micros>,
+    /// Number of deadlines that are set.
+    pub due: u64,
+    /// The last confirmation of the clock by an operator.
+    pub clock: Option<Clock>,
+}
+
+/// Returns true if a ledger's time stands still now because an operator has confirmed a clock that
+/// is behind it. A confirmed time that is ahead of the clock was wrong, and does not count.
+pub(crate) fn stands_still(confirmed: Option<Clock>, time: Micros, now: Micros) -> bool {
+    confirmed.is_some_and(|known| {
+        known.at_us == time.get() && now.get() >= known.clock_us.saturating_sub(BEHIND_MAX_US)
+    })
+}
+
+impl Readable {
+    /// Returns true if the ledger's time is ahead of a clock that an operator has confirmed. It
+    /// stands still until the clock has reached it, unless the clock is set back once more.
+    pub(crate) fn stands_still(&self, now: Micros) -> bool {
+        stands_still(self.clock, self.effective_time, now)
+    }
+
+    /// Returns true if the clock is behind the ledger's time, and no operator has confirmed it.
+    pub(crate) fn is_ahead_of(&self, now: Micros) -> bool {
+        let ahead = self.effective_time.get().saturating_sub(now.get());
+        ahead > BEHIND_MAX_US && !self.stands_still(now)
+    }
+
+    pub fn size(&self) -> TreeSize {
+        self.head.size
+    }
+}
+
+impl Ledger {
+    pub fn name(&self) -> &str {
+        &self.record.name
+    }
+
+    /// Returns the published tree.
+    pub fn readable(&self) -> Arc<Readable> {
+        self.readable.borrow().clone()
+    }
+
+    /// Follows the published tree. A watcher sees the newest one, and skips those in between.
+    pub fn watch(&self) -> watch::Receiver<Arc<Readable>> {
+        self.readable.subscribe()
+    }
+
+    /// Publishes a turn's tree. It never goes back to a smaller tree. Returns the number of log
+    /// keys that came into force with it.
+    pub(crate) fn publish(&self, readable: Arc<Readable>) -> usize {
+        let mut before = readable.size();
+        let now = readable.size();
+        self.readable.send_if_modified(|current| {
+            before = current.size().min(now);
+            // The sizes are equal only for a new ledger, which has no signed head until it is
+            // published.
+            let newer = readable.size() >= current.size();
+            if newer {
+                *current = readable;
+            }
+            newer
+        });
+        let (old, new) = (self.key_generation(before), self.key_generation(now));
+        if new > old {
+            let key = self.log_key(now);
+            tracing::info!(ledger = self.name(), generation = new, %key, size = %now, "log key rotated");
+        }
+        new - old
+    }
+
+    /// Signs a tree head. The signature is deterministic: the same head gives the same bytes.
+    ///
+    /// The caller must know that the head is consistent with every other head of this ledger: it is
+    /// the shard's newest, or was proven to be a prefix of that. The trust state may be ahead of
+    /// it: a rotation behind the head's last leaf changes nothing for its size.
+    pub fn sign(&self, head: TreeHead) -> Bytes {
+        self.log_signers.sign(self.trust.read().log_keys(), head)
+    }
+
+    /// Returns the number of log keys before the one that signs the tree of `size` leaves.
+    pub(crate) fn key_generation(&self, size: TreeSize) -> usize {
+        self.trust.read().log_keys().at(size).generation
+    }
+
+    /// Returns the key that signs the tree of `size` leaves; if two do, the new one.
+    pub fn log_key(&self, size: TreeSize) -> VerifierKey {
+        self.trust.read().log_keys().at(size).key.clone()
+    }
+
+    /// Returns the log key that an authority can put in force next.
+    pub fn next_log_key(&self) -> VerifierKey {
+        self.log_signers.next(self.trust.read().log_keys())
+    }
+
+    /// Returns the ledger's record for the tree of `size` leaves.
+    pub fn record_at(&self, size: TreeSize) -> LedgerRecord {
+        LedgerRecord {
+            key_generation: u32::try_from(self.key_generation(size))
+                .expect("a ledger has at most 256 log keys"),
+            vkey: self.log_key(size).to_string(),
+            ..self.record.clone()
+        }
+    }
+}
+
+impl From<&Ledger> for LedgerRef {
+    fn from(ledger: &Ledger) -> Self {
+        Self {
+            number: ledger.number,
+            id: ledger.id,
+        }
+    }
+}

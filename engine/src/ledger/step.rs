@@ -1,0 +1,574 @@
+//! The step: the only place that assigns leaf indexes and changes a tree.
+//!
+//! A deterministic function of a ledger's state and the admitted entries in their order. It reads
+//! no clock, draws no random number and does not depend on where turns are cut: two machines
+//! that are fed the same entries have the same root and the same records. (Which heads are signed
+//! and how entries are packed does depend on the cuts; neither is part of the ledger's meaning.)
+
+mod assessing;
+mod batch;
+mod evidence;
+mod held;
+mod placement;
+mod touched;
+mod turn;
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use deed_evidence::{
+    LedgerId, Micros, RULES_ASSESSED, Sequence, SessionId,
+    assess::{Assessor, Owner, Timer, cells, cells::CellKey},
+    entry::{Entry, is_late},
+    session::{self, Session},
+    statement::{AUTHORITY_PRODUCER, SessionHeader},
+    trust::{self, Speaker, SpeakerRefusal, TrustRefusal, TrustStatement},
+};
+use deed_tlog::{LeafIndex, RightEdge, leaf_hash};
+use parking_lot::RwLock;
+
+use assessing::unread;
+use batch::Group;
+pub(crate) use held::forget_most;
+pub use placement::{Placed, Placement, Refusal, StepError};
+use touched::{Standing, Touched, TouchedSessions};
+pub(crate) use turn::{Records, Turn};
+
+use crate::{
+    admission::{Admitted, AdmittedBatch, Kind},
+    content::State,
+    metrics::Assessments,
+    store::{StoreError, pack::Packer, read::Run},
+};
+
+/// A ledger's trust state: changed by the step, read by admission. Admission may see what is not
+/// on disk yet: what depends on it is written behind it, or not at all.
+pub(crate) type SharedTrust = Arc<RwLock<trust::TrustState>>;
+
+/// What the step may ask about the past: the store, which may be a turn or two behind.
+pub trait Past {
+    /// Waits until every finished turn is in the store.
+    fn settle(&mut self) -> Result<(), StoreError>;
+    /// Called only for sessions that no unsettled turn has touched.
+    fn session(&mut self, id: &SessionId) -> Result<Option<(Session, Run)>, StoreError>;
+    /// The run that holds `sequence`, or else the last one before it. Settles first, if need be.
+    fn run_before(&mut self, id: &SessionId, sequence: Sequence)
+    -> Result<Option<Run>, StoreError>;
+    /// Of a leaf before this turn. Settles first, if need be.
+    fn entry(&mut self, leaf: u64) -> Result<Bytes, StoreError>;
+    /// Called only for cells that no unsettled turn has changed.
+    fn cell(&mut self, key: &CellKey) -> Result<Option<Bytes>, StoreError>;
+    /// The owner of a timer, if it is set. Called only for those that no unsettled turn has moved.
+    fn due(&mut self, due: &Timer) -> Result<Option<Owner>, StoreError>;
+    /// The first timers behind `after`; what unsettled turns have moved may be missing.
+    fn timers_after(
+        &mut self,
+        after: Option<&Timer>,
+        limit: usize,
+    ) -> Result<Vec<(Timer, Owner)>, StoreError>;
+    /// Returns true if the turn is to be given up: the server ends, and does not wait for a batch.
+    fn is_interrupted(&self) -> bool {
+        false
+    }
+}
+
+/// What an operator has confirmed: the clock said `clock`, and says `now`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Confirmed {
+    pub clock: Micros,
+    pub now: Micros,
+}
+
+/// A ledger between two turns.
+#[derive(Debug)]
+pub struct LedgerState {
+    edge: RightEdge,
+    effective_time: Micros,
+    trust: SharedTrust,
+    /// Sessions seen lately: a cache of what the store has, bounded in bytes.
+    sessions: HashMap<SessionId, (Session, Run)>,
+    /// Bytes of the producers' names in them.
+    producer_bytes: usize,
+    /// What the entries so far amount to; stays as it is under rules that assess nothing.
+    assessor: Assessor,
+    /// Timers that the ledger holds.
+    due: u64,
+    /// The last confirmation of its clock by an operator.
+    clock: Option<cells::Clock>,
+}
+
+impl LedgerState {
+    pub fn new(id: LedgerId, edge: RightEdge, effective_time: Micros, trust: SharedTrust) -> Self {
+        let mut assessor = Assessor::restore(id);
+        assessor.begins_at(edge.size().get());
+        Self {
+            edge,
+            effective_time,
+            trust,
+            sessions: HashMap::new(),
+            producer_bytes: 0,
+            assessor,
+            due: 0,
+            clock: None,
+        }
+    }
+
+    pub fn edge(&self) -> &RightEdge {
+        &self.edge
+    }
+
+    /// The largest receive time of all leaves; every rule about time uses it.
+    pub fn effective_time(&self) -> Micros {
+        self.effective_time
+    }
+
+    /// When something happens in it although nobody says anything; `None` if nothing is due.
+    pub fn next_due(&self) -> Option<Micros> {
+        self.assessor.next_due()
+    }
+
+    /// How much is due in it.
+    pub fn due(&self) -> u64 {
+        self.due
+    }
+
+    /// The last confirmation of its clock by an operator.
+    pub fn clock(&self) -> Option<cells::Clock> {
+        self.clock
+    }
+
+    /// Timers of it in memory.
+    #[cfg(test)]
+    pub(crate) fn timers_at_hand(&self) -> usize {
+        self.assessor.timers_at_hand()
+    }
+
+    /// Begins a turn.
+    pub fn begin(&mut self, past: &mut impl Past) -> Result<Turn, StepError> {
+        self.keep_bounds(past)?;
+        let turn = self.begin_cached();
+        self.look_at_timers(&turn, past)?;
+        Ok(turn)
+    }
+
+    fn begin_cached(&self) -> Turn {
+        let first_leaf = self.edge.size().get();
+        Turn {
+            packer: Packer::new(first_leaf),
+            leaf_hashes: Vec::new(),
+            first_leaf,
+            touched: TouchedSessions::default(),
+            trust_leaves: Vec::new(),
+            references: Vec::new(),
+            erased: Vec::new(),
+            assessed: Vec::new(),
+            assessments: Assessments::default(),
+        }
+    }
+
+    /// A new ledger: the genesis entry in a tree of its own.
+    pub fn create(
+        genesis: &[u8],
+        created_at: Micros,
+        trust: SharedTrust,
+    ) -> Result<(Self, Records), StepError> {
+        let id = LedgerId::new(leaf_hash(genesis));
+        let mut state = Self::new(id, RightEdge::new(), created_at, trust);
+        state.assessor = Assessor::new(id);
+        let mut turn = state.begin_cached();
+        turn.packer.push(genesis);
+        turn.leaf_hashes.push(*id.hash());
+        let records = state.finish(turn)?;
+        Ok((state, records))
+    }
+
+    /// Places every payload of a request, in order.
+    pub fn apply(
+        &mut self,
+        turn: &mut Turn,
+        batch: &AdmittedBatch,
+        past: &mut impl Past,
+    ) -> Result<Vec<Placement>, StepError> {
+        let mut placements = Vec::new();
+        self.apply_some(turn, batch, &mut placements, past, &mut |_| false)?;
+        Ok(placements)
+    }
+
+    /// Places payloads of a request, in order, from where `placements` ends, which grows. `is_enough`
+    /// is asked after each piece, with how many were placed: a request is cut between two of its
+    /// statements, for it promises nothing as a whole, and never within a batch. Nothing that is
+    /// recorded depends on where, but for what others have recorded in between.
+    pub(crate) fn apply_some(
+        &mut self,
+        turn: &mut Turn,
+        batch: &AdmittedBatch,
+        placements: &mut Vec<Placement>,
+        past: &mut impl Past,
+        is_enough: &mut impl FnMut(usize) -> bool,
+    ) -> Result<(), StepError> {
+        let all = batch.statements();
+        placements.reserve_exact(all.len() - placements.len());
+        while let Some(statement) = all.get(placements.len()) {
+            match &statement.kind {
+                Kind::Statement => {
+                    placements.push(self.place(turn, batch, statement, past)?);
+                }
+                Kind::Trust(trust) => {
+                    placements.push(self.place_trust(turn, batch, statement, trust, past)?);
+                }
+                Kind::Manifest(step) => {
+                    let begin = placements.len() + 1;
+                    let members = &all[begin..begin + step.count.get() as usize];
+                    let group = Group {
+                        batch,
+                        manifest: statement,
+                        members,
+                        step,
+                    };
+                    placements.extend(self.place_batch(turn, &group, past)?);
+                }
+            }
+            if is_enough(placements.len()) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges a statement by its session and its speaker: the session, if it is the next one
+    /// there.
+    fn judge(
+        &mut self,
+        turn: &mut Turn,
+        batch: &AdmittedBatch,
+        statement: &Admitted,
+        past: &mut impl Past,
+    ) -> Result<Judgement, StepError> {
+        let header = batch.header(statement);
+        let touched = turn.touched.get_or_insert(header.session, || {
+            let known = match self.take_session(&header.session) {
+                Some(known) => Some(known),
+                None => past.session(&header.session)?,
+            };
+            Ok::<_, StepError>(known.map(Touched::stored).unwrap_or_default())
+        })?;
+        if header.previous.is_some() {
+            touched.digest(&turn.packer)?;
+        }
+        let binding = batch.binding(statement);
+        match session::judge(touched.session.as_ref(), &header, binding) {
+            Ok(session::Judgement::Next) => {}
+            Ok(session::Judgement::Behind) => {
+                let next = touched.session.as_ref().map(|session| session.next);
+                let at = touched
+                    .runs
+                    .iter()
+                    .find_map(|run| run.leaf_of(header.sequence));
+                let expected = next.unwrap_or(Sequence::FIRST);
+                return Ok(Judgement::Behind { at, expected });
+            }
+            Err(refusal) => return Ok(Judgement::Refused(refusal.into())),
+        }
+        if header.body.is_trust() {
+            // What an authority may say is judged with the trust statement itself.
+            return Ok(Judgement::Next);
+        }
+        let at = self.effective_time.max(batch.received_at());
+        let speaker = Speaker {
+            key: statement.authorship.key(),
+            principal_leaf: statement.principal_leaf.map(LeafIndex::new),
+        };
+        let trust = self.trust.read();
+        let stands = touched.standing.is_some_and(|standing| {
+            standing.speaker == speaker
+                && standing.trust_version == trust.version()
+                && at < standing.until
+        });
+        if !stands {
+            if let Err(refusal) = trust.may_speak(&speaker, header.producer, at) {
+                return Ok(Judgement::Refused(refusal.into()));
+            }
+            touched.standing = Some(Standing {
+                speaker,
+                trust_version: trust.version(),
+                until: trust.stable_until(at),
+            });
+        }
+        Ok(Judgement::Next)
+    }
+
+    fn place(
+        &mut self,
+        turn: &mut Turn,
+        batch: &AdmittedBatch,
+        statement: &Admitted,
+        past: &mut impl Past,
+    ) -> Result<Placement, StepError> {
+        let beyond_timers = self.beyond_timers(turn, batch, statement, 1, past)?;
+        match self.judge(turn, batch, statement, past)? {
+            Judgement::Next if self.is_late(batch) => Ok(Placement::Late),
+            Judgement::Next if let Some(refusal) = brings_erased(batch, statement) => {
+                Ok(Placement::Refused(refusal))
+            }
+            Judgement::Next if let Some(refusal) = self.beyond_rules(batch, statement) => {
+                Ok(Placement::Refused(refusal))
+            }
+            Judgement::Next if let Some(refusal) = &beyond_timers => {
+                Ok(Placement::Refused(refusal.clone()))
+            }
+            Judgement::Next => {
+                let at = self.advance_time(turn, batch.received_at(), past)?;
+                let leaf = turn.next_leaf();
+                let session = turn.touched.of(statement.session());
+                session.record(batch, statement, leaf);
+                turn.push(batch.entry(statement), statement.leaf_hash);
+                turn.refer(batch, statement, leaf, at);
+                let placed = (leaf, statement.leaf_hash);
+                self.assess(turn, batch, statement, placed, past)?;
+                self.write_ledger_entries(turn, past)?;
+                Ok(Placement::Recorded { leaf })
+            }
+            Judgement::Refused(refusal) => Ok(Placement::Refused(refusal)),
+            Judgement::Behind { at, expected } => {
+                let header = batch.header(statement);
+                let recorded = recorded_at(turn, &header, at, past)?;
+                match recorded {
+                    Some((placed, payload)) if payload == batch.payload(statement) => {
+                        turn.refer_again(batch, statement, &placed);
+                        Ok(Placement::Duplicate(placed))
+                    }
+                    Some((first, _)) => {
+                        self.equivocation(turn, batch, statement, first.leaf, expected, past)
+                    }
+                    None => Ok(Placement::Refused(
+                        session::Refusal::SequenceReused { expected }.into(),
+                    )),
+                }
+            }
+        }
+    }
+
+    /// Returns true if a request was received so long before what was recorded last that its
+    /// receive time would say something false. A receive time is made where a request is admitted,
+    /// so this takes a clock that was set, or a queue that stood still.
+    fn is_late(&self, batch: &AdmittedBatch) -> bool {
+        is_late(batch.received_at(), self.effective_time) && self.assesses()
+    }
+
+    /// Returns the reason why a body, or its form, is not taken under the rules in force.
+    fn beyond_rules(&self, batch: &AdmittedBatch, statement: &Admitted) -> Option<Refusal> {
+        let header = batch.header(statement);
+        let trust = self.trust.read();
+        if header.body.needs_policy()
+            && let Err(unreadable) = trust.can_judge(header.body)
+        {
+            return Some(unreadable.into());
+        }
+        let found = trust.rules_version();
+        drop(trust);
+        if found >= RULES_ASSESSED {
+            let breach = header.breach.map(Refusal::Form);
+            return breach.or_else(|| unread(batch, statement));
+        }
+        let owners = header.producer == AUTHORITY_PRODUCER && !header.body.is_trust();
+        let needs_assessment = owners || header.body.needs_assessment();
+        needs_assessment.then_some(Refusal::RulesVersion {
+            found,
+            wanted: RULES_ASSESSED,
+        })
+    }
+
+    /// A trust statement: judged by the trust state at its leaf, which it then changes. Its entry
+    /// names the trust statement before it, so it is completed here.
+    fn place_trust(
+        &mut self,
+        turn: &mut Turn,
+        batch: &AdmittedBatch,
+        statement: &Admitted,
+        said: &TrustStatement,
+        past: &mut impl Past,
+    ) -> Result<Placement, StepError> {
+        match self.judge(turn, batch, statement, past)? {
+            Judgement::Next => {}
+            Judgement::Refused(refusal) => return Ok(Placement::Refused(refusal)),
+            Judgement::Behind { .. } => return self.place(turn, batch, statement, past),
+        }
+        if let Some(refusal) = self.beyond_rules(batch, statement) {
+            return Ok(Placement::Refused(refusal));
+        }
+        if self.is_late(batch) {
+            return Ok(Placement::Late);
+        }
+        let at = self.effective_time.max(batch.received_at());
+        let Some(signer) = statement.authorship.key() else {
+            let refusal = SpeakerRefusal::SignatureRequired;
+            return Ok(Placement::Refused(refusal.into()));
+        };
+        let trust = Arc::clone(&self.trust);
+        let trust = trust.read();
+        if let Err(refusal) = trust.judge(said, signer, at) {
+            return Ok(Placement::Refused(refusal.into()));
+        }
+        if let TrustStatement::PolicySet { policy, .. } = said
+            && !policy.is_compiled()
+        {
+            // Its signer was no authority yet when it was admitted. It is not compiled here.
+            return Ok(Placement::Late);
+        }
+        if matches!(said, TrustStatement::Erasure(_)) {
+            let Some(known) = batch.erasable() else {
+                return Ok(Placement::Refused(Refusal::ErasureElsewhere));
+            };
+            for one in known {
+                let content = one.content;
+                let refusal = match one.state {
+                    State::Held => trust
+                        .erasable(&content, &one.references, at)
+                        .err()
+                        .map(|refusal| TrustRefusal::Erasure(refusal).into()),
+                    State::Erased(leaf) => Some(Refusal::ContentErased { content, leaf }),
+                    State::Unknown => Some(Refusal::ContentUnknown { content }),
+                };
+                if let Some(refusal) = refusal {
+                    return Ok(Placement::Refused(refusal));
+                }
+            }
+        }
+        drop(trust);
+        self.advance_time(turn, batch.received_at(), past)?;
+        if let TrustStatement::Erasure(contents) = said {
+            let leaf = turn.next_leaf();
+            turn.erased
+                .extend(contents.iter().map(|content| (*content, leaf)));
+        }
+        let assesses = self.assesses();
+        let mut trust = self.trust.write();
+        let link = trust.head();
+        let unlinked = batch.entry(statement);
+        let leaf = turn.next_leaf();
+        let malformed = |error| StepError::malformed(leaf, &error);
+        let entry = Entry {
+            previous_trust: Some(link),
+            ..Entry::parse(unlinked).map_err(malformed)?
+        }
+        .encode();
+        let hash = leaf_hash(&entry);
+        trust.apply(said, at, LeafIndex::new(leaf), hash);
+        drop(trust);
+        turn.touched
+            .of(statement.session())
+            .record(batch, statement, leaf);
+        turn.push(&entry, hash);
+        turn.trust_leaves.push((leaf, at));
+        if assesses {
+            self.assess(turn, batch, statement, (leaf, hash), past)?;
+            self.write_ledger_entries(turn, past)?;
+        }
+        Ok(Placement::Linked(Placed {
+            leaf,
+            leaf_hash: hash,
+            received_at: batch.received_at(),
+            principal_leaf: None,
+            previous_trust: Some(link),
+        }))
+    }
+
+    /// Ends a turn: the tree grows, and what is to be written comes out.
+    pub fn finish(&mut self, turn: Turn) -> Result<Records, StepError> {
+        let mut tiles = Vec::new();
+        self.edge
+            .append(&turn.leaf_hashes, &mut |tile| tiles.push(tile));
+        let mut sessions = Vec::new();
+        for (id, mut touched) in turn.touched.into_all() {
+            touched.digest(&turn.packer)?;
+            let (Some(session), Some(&last)) = (touched.session, touched.runs.last()) else {
+                // Nothing was ever recorded in it.
+                continue;
+            };
+            self.keep_session(id, session.clone(), last);
+            if touched.changed {
+                touched.runs.drain(..touched.unchanged_runs);
+                sessions.push((id, session, touched.runs));
+            }
+        }
+        // In an order that does not depend on where turns are cut.
+        sessions.sort_unstable_by_key(|(id, ..)| *id);
+        let assessment = self.assessor.take_changes();
+        let mut assessments = turn.assessments;
+        assessments.changed(&assessment, turn.first_leaf);
+        Ok(Records {
+            packs: turn.packer.finish(),
+            tiles,
+            sessions,
+            trust_leaves: turn.trust_leaves,
+            references: turn.references,
+            erased: turn.erased,
+            assessment,
+            assessments,
+        })
+    }
+
+    /// Sessions in memory.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+}
+
+/// Why a statement is not recorded anew that brings back what was erased. (Sent again it is a
+/// duplicate: what was recorded before the erasure stays recorded.)
+fn brings_erased(batch: &AdmittedBatch, statement: &Admitted) -> Option<Refusal> {
+    let (content, leaf) = batch.erased_attachment(statement)?;
+    Some(Refusal::AttachmentErased { content, leaf })
+}
+
+/// The judgement of a statement by its session and its speaker.
+enum Judgement {
+    /// It is the next one of its session.
+    Next,
+    /// It is not recorded.
+    Refused(Refusal),
+    /// Its sequence has passed. `at` is its leaf, where the turn knows it.
+    Behind { at: Option<u64>, expected: Sequence },
+}
+
+/// The leaf and payload that were recorded at a statement's session and sequence; `None` if it
+/// lies in a gap. `at` is the leaf, where the turn knows it.
+fn recorded_at(
+    turn: &Turn,
+    header: &SessionHeader<'_>,
+    at: Option<u64>,
+    past: &mut impl Past,
+) -> Result<Option<(Placed, Bytes)>, StepError> {
+    let leaf = match at {
+        Some(leaf) => leaf,
+        None => {
+            let run = past.run_before(&header.session, header.sequence)?;
+            match run.and_then(|run| run.leaf_of(header.sequence)) {
+                Some(leaf) => leaf,
+                None => return Ok(None),
+            }
+        }
+    };
+    entry_at(turn, leaf, past).map(Some)
+}
+
+/// A leaf that was recorded, with its payload.
+fn entry_at(turn: &Turn, leaf: u64, past: &mut impl Past) -> Result<(Placed, Bytes), StepError> {
+    let bytes = match turn.packer.entry(leaf) {
+        Some(bytes) => bytes,
+        None => past.entry(leaf)?,
+    };
+    let entry = Entry::parse(&bytes).map_err(|error| StepError::Entry {
+        leaf,
+        reason: error.to_string(),
+    })?;
+    let placed = Placed {
+        leaf,
+        leaf_hash: leaf_hash(&bytes),
+        received_at: entry.received_at,
+        principal_leaf: entry.principal_leaf,
+        previous_trust: entry.previous_trust,
+    };
+    let payload = bytes.slice_ref(entry.payload);
+    Ok((placed, payload))
+}

@@ -1,0 +1,147 @@
+//! A batch in the step: its statements are recorded together, or none is.
+
+use bytes::Bytes;
+use deed_evidence::session::BatchStep;
+
+use super::{
+    Judgement, LedgerState, Past, brings_erased, entry_at,
+    placement::{Placed, Placement, Refusal, StepError},
+    recorded_at,
+    turn::Turn,
+};
+use crate::admission::{Admitted, AdmittedBatch};
+
+/// A manifest and its statements.
+pub(super) struct Group<'b> {
+    pub(super) batch: &'b AdmittedBatch,
+    pub(super) manifest: &'b Admitted,
+    pub(super) members: &'b [Admitted],
+    pub(super) step: &'b BatchStep,
+}
+
+impl Group<'_> {
+    /// All of it is to be sent again.
+    pub(super) fn late(&self) -> Vec<Placement> {
+        vec![Placement::Late; 1 + self.members.len()]
+    }
+
+    /// Refuses all of it: one says why, the others name it.
+    pub(super) fn refused(&self, why: &Admitted, refusal: Refusal) -> Vec<Placement> {
+        let culprit = why.envelope;
+        let all = std::iter::once(self.manifest).chain(self.members);
+        all.map(|one| {
+            Placement::Refused(if one.envelope == culprit {
+                refusal.clone()
+            } else {
+                Refusal::Batch { culprit }
+            })
+        })
+        .collect()
+    }
+}
+
+impl LedgerState {
+    /// A batch: its first statement is judged, the others follow it without a hole (admission saw
+    /// to that), so all of them can be recorded or none.
+    pub(super) fn place_batch(
+        &mut self,
+        turn: &mut Turn,
+        group: &Group<'_>,
+        past: &mut impl Past,
+    ) -> Result<Vec<Placement>, StepError> {
+        let Group { batch, .. } = *group;
+        let Some(first) = group.members.first() else {
+            // Admission takes no empty batch.
+            let culprit = group.manifest.envelope;
+            return Ok(vec![Placement::Refused(Refusal::Batch { culprit })]);
+        };
+        let erased = group.members.iter().find_map(|member| {
+            let refusal = brings_erased(batch, member)?;
+            Some((member, refusal))
+        });
+        let beyond_timers = self.batch_beyond_timers(turn, group, past)?;
+        match self.judge(turn, batch, first, past)? {
+            Judgement::Next if self.is_late(batch) => Ok(group.late()),
+            Judgement::Next if let Some((member, refusal)) = erased => {
+                Ok(group.refused(member, refusal))
+            }
+            Judgement::Next if let Some((member, refusal)) = self.batch_beyond_rules(group) => {
+                Ok(group.refused(member, refusal))
+            }
+            Judgement::Next if let Some((member, refusal)) = &beyond_timers => {
+                Ok(group.refused(member, refusal.clone()))
+            }
+            Judgement::Next => {
+                self.advance_time(turn, batch.received_at(), past)?;
+                let manifest_leaf = turn.next_leaf();
+                let producer = batch.header(first).producer;
+                let session = turn.touched.of(first.session());
+                session.record_batch(
+                    producer,
+                    batch.binding(first),
+                    group.step,
+                    manifest_leaf + 1,
+                );
+                turn.push(batch.entry(group.manifest), group.manifest.leaf_hash);
+                for member in group.members {
+                    if past.is_interrupted() {
+                        return Err(StepError::Interrupted);
+                    }
+                    let leaf = turn.next_leaf();
+                    turn.push(batch.entry(member), member.leaf_hash);
+                    turn.refer(batch, member, leaf, self.effective_time);
+                    let placed = (leaf, member.leaf_hash);
+                    self.assess(turn, batch, member, placed, past)?;
+                }
+                let leaves = manifest_leaf..turn.next_leaf();
+                // Behind the batch, which lies in one piece.
+                self.write_ledger_entries(turn, past)?;
+                Ok(leaves.map(|leaf| Placement::Recorded { leaf }).collect())
+            }
+            Judgement::Refused(refusal) => Ok(group.refused(first, refusal)),
+            Judgement::Behind { at, expected } => {
+                let header = batch.header(first);
+                let recorded = recorded_at(turn, &header, at, past)?;
+                let duplicates = match recorded {
+                    Some(recorded) => recorded_batch(turn, group, recorded, past)?,
+                    None => None,
+                };
+                match duplicates {
+                    Some(duplicates) => Ok(duplicates),
+                    None => self.equivocating_batch(turn, group, expected, past),
+                }
+            }
+        }
+    }
+
+    fn batch_beyond_rules<'b>(&self, group: &Group<'b>) -> Option<(&'b Admitted, Refusal)> {
+        group.members.iter().find_map(|member| {
+            let refusal = self.beyond_rules(group.batch, member)?;
+            Some((member, refusal))
+        })
+    }
+}
+
+/// The leaves of a batch that was recorded before: this very manifest, and so these statements
+/// behind it, for its root covers them. `first` is what is recorded at the first one's sequence.
+fn recorded_batch(
+    turn: &mut Turn,
+    group: &Group<'_>,
+    (first, _): (Placed, Bytes),
+    past: &mut impl Past,
+) -> Result<Option<Vec<Placement>>, StepError> {
+    let Some(manifest_leaf) = first.leaf.checked_sub(1) else {
+        return Ok(None);
+    };
+    let (manifest, payload) = entry_at(turn, manifest_leaf, past)?;
+    if payload != group.batch.payload(group.manifest) {
+        return Ok(None);
+    }
+    let mut all = vec![Placement::Duplicate(manifest)];
+    for (leaf, member) in (first.leaf..).zip(group.members) {
+        let placed = entry_at(turn, leaf, past)?.0;
+        turn.refer_again(group.batch, member, &placed);
+        all.push(Placement::Duplicate(placed));
+    }
+    Ok(Some(all))
+}

@@ -1,0 +1,105 @@
+//! Memory that a ledger holds of what it could read again: its size, and who gives it back.
+
+use std::{cmp::Reverse, collections::HashMap};
+
+use deed_evidence::{SessionId, session::Session};
+
+use super::{LedgerState, Past, StepError};
+use crate::{ledger::policies::bytes_in_force, store::read::Run};
+
+/// Bytes of the assessment that a ledger holds in memory. Few: memory that is given back and touched again
+/// costs more than reading a cell now and then.
+pub(crate) const CELLS_HELD_MAX: usize = 8 << 20;
+
+/// Bytes of sessions that a ledger holds in memory.
+const SESSIONS_HELD_MAX: usize = 16 << 20;
+
+/// Timers that a ledger holds in memory, of those that it has: the next ones, and those that were set or
+/// undone lately.
+const TIMERS_AT_HAND_MAX: usize = 4_096;
+
+/// Bytes of a timer in memory, its room in the tables included.
+const TIMER_BYTES: usize = 100;
+
+/// Bytes of a session in memory besides its producer's name: itself, and its room in a table of which
+/// half may be empty.
+const SESSION_BYTES: usize = 2 * size_of::<(SessionId, (Session, Run))>();
+
+impl LedgerState {
+    /// Forgets what is beyond the bounds, before a turn begins.
+    pub(super) fn keep_bounds(&mut self, past: &mut impl Past) -> Result<(), StepError> {
+        if self.assessor.cells_held() > CELLS_HELD_MAX {
+            past.settle()?;
+            self.assessor.forget_cells();
+            self.assessor.begins_at(self.edge.size().get());
+        }
+        if self.assessor.timers_at_hand() > TIMERS_AT_HAND_MAX {
+            past.settle()?;
+            self.assessor.forget_timers();
+        }
+        if self.session_bytes() > SESSIONS_HELD_MAX {
+            // A session that is not cached must be in the store, also if the last turn made it.
+            past.settle()?;
+            self.forget_sessions();
+        }
+        Ok(())
+    }
+
+    /// Bytes of what it holds in memory and could read again: sessions, and the assessment's cells
+    /// and timers. An estimate, containers included.
+    pub fn held(&self) -> usize {
+        let timers = self.assessor.timers_at_hand() * TIMER_BYTES;
+        self.session_bytes() + self.assessor.held() + timers
+    }
+
+    /// Bytes of the evidence policy in force, which is in memory as long as this is.
+    pub(crate) fn policy_bytes(&self) -> usize {
+        bytes_in_force(&self.trust)
+    }
+
+    /// Forgets what can be read again. Only when every finished turn is in the store, and none is open.
+    pub(crate) fn forget(&mut self) {
+        self.assessor.forget();
+        self.assessor.begins_at(self.edge.size().get());
+        self.forget_sessions();
+    }
+
+    fn forget_sessions(&mut self) {
+        self.sessions = HashMap::new();
+        self.producer_bytes = 0;
+    }
+
+    fn session_bytes(&self) -> usize {
+        self.sessions.len() * SESSION_BYTES + self.producer_bytes
+    }
+
+    /// Takes a session out of memory.
+    pub(super) fn take_session(&mut self, id: &SessionId) -> Option<(Session, Run)> {
+        let known = self.sessions.remove(id)?;
+        self.producer_bytes -= known.0.producer.len();
+        Some(known)
+    }
+
+    pub(super) fn keep_session(&mut self, id: SessionId, session: Session, last: Run) {
+        self.producer_bytes += session.producer.len();
+        if let Some((before, _)) = self.sessions.insert(id, (session, last)) {
+            self.producer_bytes -= before.producer.len();
+        }
+    }
+}
+
+/// Has the ledgers that hold the most forget what they hold, until all of them hold no more than `most`
+/// bytes. Returns the number of sessions that are held then.
+pub(crate) fn forget_most(mut states: Vec<&mut LedgerState>, most: usize) -> usize {
+    let mut held: usize = states.iter().map(|state| state.held()).sum();
+    states.sort_by_key(|state| Reverse(state.held()));
+    for state in &mut states {
+        if held <= most {
+            break;
+        }
+        held -= state.held();
+        state.forget();
+        held += state.held();
+    }
+    states.iter().map(|state| state.sessions()).sum()
+}

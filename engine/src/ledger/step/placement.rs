@@ -1,0 +1,140 @@
+//! What becomes of a payload: its place, or why it has none.
+
+use deed_evidence::{
+    CommitmentDigest, Micros, Sequence, WireError,
+    assess::{AHEAD_MAX_US, cells::CellKey},
+    entry::{EntryError, TrustLink},
+    policy::UnreadablePolicy,
+    session,
+    statement::Breach,
+    trust::{SpeakerRefusal, TrustRefusal},
+};
+use deed_tlog::Hash;
+use thiserror::Error;
+
+use crate::store::StoreError;
+
+/// What became of one admitted payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Placement {
+    Recorded {
+        leaf: u64,
+    },
+    /// A trust statement, whose entry was completed here.
+    Linked(Placed),
+    Duplicate(Placed),
+    /// Another statement was signed for this place before: recorded as evidence of that, at `leaf`,
+    /// and not as the session's statement.
+    Equivocation {
+        leaf: u64,
+        expected: Sequence,
+    },
+    Refused(Refusal),
+    /// It was received long before what was recorded last: to be sent again, and then received anew.
+    Late,
+}
+
+/// A leaf whose entry is not the one that admission wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placed {
+    pub leaf: u64,
+    pub leaf_hash: Hash,
+    pub received_at: Micros,
+    pub(crate) principal_leaf: Option<u64>,
+    pub(crate) previous_trust: Option<TrustLink>,
+}
+
+/// Why a payload is not recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refusal {
+    #[error(transparent)]
+    Session(#[from] session::Refusal),
+    #[error(transparent)]
+    Speaker(#[from] SpeakerRefusal),
+    #[error(transparent)]
+    Trust(#[from] TrustRefusal),
+    /// A body that means nothing yet in this ledger.
+    #[error(
+        "the ledger follows rules version {found}, and this body needs {wanted}; an authority \
+         brings it there with `deed policy set`"
+    )]
+    RulesVersion { found: u32, wanted: u32 },
+    /// A deadline that is too far away.
+    #[error(
+        "a deadline may lie {} days ahead at most: {latest} (microseconds, UTC), and this is {found}; \
+         name an earlier one, or none",
+        AHEAD_MAX_US / 86_400_000_000
+    )]
+    DeadlineFar { found: Micros, latest: Micros },
+    /// A deadline where its speaker's timers are used up.
+    #[error(
+        "{held} deadlines are pending of what this {speaker} has said, and it may hold {share} now; \
+         send Outcomes of Intents and TaskClosed of tasks that have ended, or name no deadline"
+    )]
+    DeadlinesMany {
+        speaker: &'static str,
+        held: u64,
+        share: u64,
+    },
+    /// A statement that was admitted where nothing is assessed, and that cannot be read here.
+    #[error("what the statement says cannot be read: {0}")]
+    Unread(WireError),
+    /// An Intent, Decision or Approval under a policy that this build cannot read.
+    #[error(transparent)]
+    Policy(#[from] UnreadablePolicy),
+    /// A form that the rules in force refuse.
+    #[error("{}", .0.rule())]
+    Form(Breach),
+    /// An Erasure that came where nobody looks up what it would erase.
+    #[error("an Erasure is sent with EraseContent, which also erases")]
+    ErasureElsewhere,
+    /// An Erasure of what is gone already.
+    #[error("content {content} was erased by the entry at leaf {leaf}")]
+    ContentErased {
+        content: CommitmentDigest,
+        leaf: u64,
+    },
+    /// A statement that brings back what was erased.
+    #[error(
+        "content {content} was erased by the entry at leaf {leaf}; send the statement without it"
+    )]
+    AttachmentErased {
+        content: CommitmentDigest,
+        leaf: u64,
+    },
+    /// An Erasure of what is not here.
+    #[error("no content is held under the commitment {content}")]
+    ContentUnknown { content: CommitmentDigest },
+    /// Of a batch that cannot be recorded whole; `culprit` is the envelope that says why.
+    #[error("the batch is recorded whole or not at all; see envelope {culprit}")]
+    Batch { culprit: usize },
+}
+
+/// The past contradicts itself; the ledger must not go on.
+#[derive(Debug, Error)]
+pub enum StepError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("leaf {leaf} is not an entry: {reason}")]
+    Entry { leaf: u64, reason: String },
+    #[error("the entry of an Intent: {0}")]
+    Intent(EntryError),
+    #[error("cell {key:?} of the assessment is damaged")]
+    Cell { key: CellKey },
+    /// Nothing is wrong: the turn was given up in the middle of a batch, and so is this state.
+    #[error("the turn was given up, for the server stops")]
+    Interrupted,
+}
+
+impl From<EntryError> for StepError {
+    fn from(cause: EntryError) -> Self {
+        Self::Intent(cause)
+    }
+}
+
+impl StepError {
+    pub(super) fn malformed(leaf: u64, error: &EntryError) -> Self {
+        let reason = error.to_string();
+        Self::Entry { leaf, reason }
+    }
+}

@@ -1,0 +1,543 @@
+//! The threads that make turns: each takes what waits, steps, signs, and hands over.
+//!
+//! A turn is bounded in time, in bytes and in jobs. A request that does not fit is cut between its
+//! statements: what was placed is recorded with this turn, the rest goes on in a later one, behind
+//! what others of the ledger have waiting. (A batch under a manifest is one piece and is not cut.)
+//! The step does not depend on where turns are cut, so the machine's speed decides no verdict.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::AtomicBool, mpsc::SyncSender},
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+use super::{
+    Answer, Job, Work, guarded,
+    held::{AllHeld, Held, second, signed},
+    past::StorePast,
+    pieces::{Pieces, Stopwatch},
+    pipeline::{Answering, Finished, Line, Progress},
+    queue::{Claim, Leaving, Queue, Served},
+};
+use crate::{
+    admission::AdmittedBatch,
+    ledger::{
+        Ledger, Readable,
+        step::{LedgerState, Placement, StepError, Turn},
+        write::{write_head, write_log_key, write_records},
+    },
+    metrics::{Assessments, Metrics, Stage},
+    store::{Batch, Family, LedgerNumber, Store, keys},
+};
+
+/// How long a turn may take; it is looked at between two statements.
+pub(crate) const TURN_TIME: Duration = Duration::from_millis(40);
+
+/// A ledger that shares a turn with others that wait gets at most this part of it at once.
+const SLICES: u32 = 4;
+
+/// Jobs of one turn at most.
+const TURN_JOBS: usize = 4096;
+
+/// Entry bytes of one turn, roughly: it takes no more statements once it has so many.
+pub(super) const TURN_BYTES: usize = 2 << 20;
+
+/// What a byte of entries counts beside the time of its step: the disk takes some 100 MB a second.
+const NS_PER_BYTE: u64 = 10;
+
+/// What the threads of a shard that make turns have in common.
+pub(super) struct Turns {
+    pub(super) store: Arc<Store>,
+    pub(super) queue: Arc<Queue<Job>>,
+    pub(super) progress: Progress,
+    pub(super) line: Arc<Line>,
+    pub(super) slot: u8,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) turn_time: Duration,
+    /// Set when the server does not wait for turns any longer.
+    pub(super) interrupted: Arc<AtomicBool>,
+    pub(super) held: Mutex<AllHeld>,
+    /// Held while a turn is numbered and handed over: both in one order.
+    pub(super) handing: Mutex<()>,
+}
+
+/// One of those threads.
+pub(super) struct TurnThread {
+    pub(super) shared: Arc<Turns>,
+    pub(super) next: SyncSender<Finished>,
+}
+
+/// A job that is done; answered with its ledger's head of this turn.
+struct Placed {
+    answering: Answering,
+    /// Its ledger's place in the turn.
+    ledger: usize,
+}
+
+/// A turn that is being made.
+struct Making {
+    began: Instant,
+    watch: Stopwatch,
+    ledgers: Vec<InTurn>,
+    batch: Batch,
+    placed: Vec<Placed>,
+    changed: Vec<(Arc<Ledger>, Arc<Readable>)>,
+    assessments: Assessments,
+    jobs: usize,
+    bytes: usize,
+    leaves: usize,
+}
+
+/// A ledger in a turn.
+struct InTurn {
+    number: LedgerNumber,
+    held: Option<Held>,
+    /// What is stepped; `None` if nothing was.
+    open: Option<(Arc<Ledger>, Turn)>,
+    used: u64,
+    longest: Duration,
+}
+
+impl InTurn {
+    fn new(number: LedgerNumber) -> Self {
+        Self {
+            number,
+            held: None,
+            open: None,
+            used: 0,
+            longest: Duration::ZERO,
+        }
+    }
+}
+
+impl Making {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            watch: Stopwatch::start(),
+            ledgers: Vec::new(),
+            batch: Batch::default(),
+            placed: Vec::new(),
+            changed: Vec::new(),
+            assessments: Assessments::default(),
+            jobs: 0,
+            bytes: 0,
+            leaves: 0,
+        }
+    }
+
+    /// Whether it takes nothing more. It takes something in any case.
+    fn is_full(&self, turn_time: Duration) -> bool {
+        self.jobs > 0
+            && (self.jobs >= TURN_JOBS
+                || self.bytes >= TURN_BYTES
+                || self.began.elapsed() >= turn_time)
+    }
+}
+
+impl TurnThread {
+    /// Makes turns until the queue is closed and empty.
+    pub(super) fn run(self) {
+        let Turns {
+            queue, progress, ..
+        } = &*self.shared;
+        while let Some(claim) = queue.begin() {
+            // Jobs of a failed shard are dropped, which tells whoever waits.
+            if progress.has_failed() {
+                queue.stop();
+                queue.end(&claim, [leaving(&InTurn::new(claim.first))]);
+                continue;
+            }
+            let mut making = Making::new();
+            match self.shared.make(&claim, &mut making) {
+                Ok(finished) => {
+                    let handed_over = match finished {
+                        Some(finished) => self.hand_over(finished),
+                        None => None,
+                    };
+                    self.shared.give_back(&claim, making.ledgers, handed_over);
+                }
+                Err(StepError::Interrupted) => {
+                    // As if the turn had never been: nothing of it was handed over, and its ledgers
+                    // are not given back, so nobody goes on from here.
+                    queue.stop();
+                    queue.end(&claim, []);
+                }
+                Err(error) => {
+                    progress.fail(&format!("the store is damaged: {error}"));
+                    queue.stop();
+                    queue.end(&claim, making.ledgers.iter().map(leaving));
+                }
+            }
+        }
+    }
+
+    /// Hands a turn over to the disk; its number. A turn that has nothing before it and nothing
+    /// behind it is taken there at once.
+    fn hand_over(&self, finished: Finished) -> Option<u64> {
+        let Turns {
+            queue,
+            progress,
+            line,
+            handing,
+            ..
+        } = &*self.shared;
+        if queue.is_alone()
+            && let Some(number) = progress.begin_alone()
+        {
+            line.take_through(finished);
+            return Some(number);
+        }
+        let _handing = handing.lock();
+        let number = progress.begin();
+        if self.next.send(finished).is_err() {
+            // Only a panic ends the other end before this one.
+            progress.fail("the thread that commits turns has ended");
+        }
+        Some(number)
+    }
+}
+
+impl Turns {
+    /// Gives the ledgers of a turn back, after it was handed over.
+    fn give_back(&self, claim: &Claim, ledgers: Vec<InTurn>, handed_over: Option<u64>) {
+        let leaving: Vec<_> = ledgers.iter().map(leaving).collect();
+        let mut all = self.held.lock();
+        for InTurn { number, held, .. } in ledgers {
+            if let Some(mut held) = held {
+                held.handed_over = handed_over.unwrap_or(held.handed_over);
+                all.ledgers.insert(number, held);
+            }
+        }
+        drop(all);
+        self.queue.end(claim, leaving);
+    }
+
+    /// Makes a turn. `None` if there was nothing to do in it.
+    fn make(&self, claim: &Claim, making: &mut Making) -> Result<Option<Finished>, StepError> {
+        self.forget_beyond_bounds();
+        making.ledgers.push(InTurn::new(claim.first));
+        let mut again = VecDeque::new();
+        let mut next = Some(0);
+        while let Some(place) = next {
+            let more = self.serve(making, place)?;
+            if more {
+                again.push_back(place);
+            }
+            next = if making.is_full(self.turn_time) {
+                None
+            } else if let Some(ledger) = self.queue.another(claim) {
+                making.ledgers.push(InTurn::new(ledger));
+                Some(making.ledgers.len() - 1)
+            } else {
+                again.pop_front()
+            };
+        }
+        for place in 0..making.ledgers.len() {
+            self.close(making, place)?;
+        }
+        if making.placed.is_empty() && making.batch.is_empty() {
+            return Ok(None);
+        }
+        let finished = self.finished(making);
+        self.metrics
+            .stage(Stage::Step, finished.since - making.began);
+        Ok(Some(finished))
+    }
+
+    /// Serves what waits of a ledger, for as long as its slice of the turn is. Returns true if there
+    /// may be more.
+    fn serve(&self, making: &mut Making, place: usize) -> Result<bool, StepError> {
+        let number = making.ledgers[place].number;
+        let until = Instant::now() + self.turn_time / SLICES;
+        let mut served = None;
+        let mut is_first = true;
+        loop {
+            let is_over = !is_first && Instant::now() >= until;
+            let wants_more = !is_over && !making.is_full(self.turn_time);
+            let next = self.queue.next(number, served.take(), wants_more);
+            let Some((source, job)) = next else {
+                return Ok(is_over);
+            };
+            is_first = false;
+            if job.is_abandoned() {
+                // Nobody waits for it, and nothing of it is recorded.
+                self.metrics.abandoned();
+                served = Some(Served {
+                    source,
+                    used: 0,
+                    unfinished: None,
+                });
+                continue;
+            }
+            let (began, bytes, waited) = (Instant::now(), making.bytes, making.watch.waited());
+            let unfinished = self.serve_job(making, place, job)?;
+            making.jobs += 1;
+            // Waiting for what others have recorded to be on disk is not paid for.
+            let waited = making.watch.waited() - waited;
+            let time = began.elapsed().saturating_sub(waited);
+            let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+            let used = time.saturating_add((making.bytes - bytes) as u64 * NS_PER_BYTE);
+            let ledger = &mut making.ledgers[place];
+            ledger.used = ledger.used.saturating_add(used);
+            served = Some(Served {
+                source,
+                used,
+                unfinished,
+            });
+        }
+    }
+
+    /// Serves a job; what is still to be done of it is returned.
+    fn serve_job(
+        &self,
+        making: &mut Making,
+        place: usize,
+        job: Job,
+    ) -> Result<Option<Job>, StepError> {
+        if !job.begun {
+            self.metrics.stage(Stage::Queue, job.queued.elapsed());
+        }
+        // What comes before it is none of its pieces.
+        making.watch.lap();
+        if self.is_behind(making, place, &job)? {
+            return Ok(Some(Job { begun: true, ..job }));
+        }
+        let Job {
+            work,
+            reply,
+            share,
+            queued,
+            mut placements,
+            mut assessed,
+            ..
+        } = job;
+        let in_turn = &mut making.ledgers[place];
+        let watch = &making.watch;
+        let batch = match work {
+            Work::Append(ledger, statements) => {
+                let turn_until = making.began + self.turn_time;
+                let mut pieces = Pieces::new(watch, turn_until, making.bytes, placements.len());
+                self.step(in_turn, watch, &ledger, |state, turn, past| {
+                    state.apply_some(turn, &statements, &mut placements, past, &mut |placed| {
+                        pieces.is_enough(&statements, placed)
+                    })?;
+                    assessed.extend(turn.take_assessed());
+                    Ok(())
+                })?;
+                in_turn.longest = in_turn.longest.max(pieces.longest);
+                making.bytes = pieces.bytes;
+                if placements.len() < statements.statements().len() {
+                    self.metrics.cut();
+                    return Ok(Some(Job {
+                        work: Work::Append(ledger, statements),
+                        reply,
+                        share,
+                        queued,
+                        begun: true,
+                        placements,
+                        assessed,
+                    }));
+                }
+                statements
+            }
+            Work::Tick(ledger, now) => {
+                self.step(in_turn, watch, &ledger, |state, turn, past| {
+                    state.tick(turn, now, past)
+                })?;
+                in_turn.longest = in_turn.longest.max(watch.lap());
+                AdmittedBatch::default()
+            }
+            Work::Receipt(ledger, task, now) => {
+                self.step(in_turn, watch, &ledger, |state, turn, past| {
+                    let leaf = state.receipt(turn, task, now, past)?;
+                    placements.extend(leaf.map(|leaf| Placement::Recorded { leaf }));
+                    Ok(())
+                })?;
+                in_turn.longest = in_turn.longest.max(watch.lap());
+                AdmittedBatch::default()
+            }
+            Work::Clock(ledger, confirmed) => {
+                self.step(in_turn, watch, &ledger, |state, turn, past| {
+                    state.confirm_clock(turn, confirmed, past)
+                })?;
+                in_turn.longest = in_turn.longest.max(watch.lap());
+                AdmittedBatch::default()
+            }
+            Work::Create(new) => {
+                // Its records are ready; they only travel in this turn's batch.
+                new.write(&self.store, &mut making.batch);
+                making.leaves += 1;
+                let readable = Arc::clone(&new.readable);
+                making.changed.push((Arc::clone(&new.ledger), readable));
+                in_turn.held = Some(Held {
+                    state: new.state,
+                    kept_second: second(&new.readable),
+                    newest: new.readable,
+                    handed_over: 0,
+                });
+                AdmittedBatch::default()
+            }
+        };
+        let newest = &in_turn.held.as_ref().expect("it was stepped").newest;
+        let answer = Answer {
+            placements,
+            batch,
+            assessed,
+            // Replaced by this turn's head when it is made.
+            readable: Arc::clone(newest),
+        };
+        let answering = Answering {
+            reply,
+            answer,
+            share,
+        };
+        making.placed.push(Placed {
+            answering,
+            ledger: place,
+        });
+        Ok(None)
+    }
+
+    /// Lets what is due in a job's ledger happen, portion by portion, where more of it is due than may
+    /// fire in front of one entry. Returns true if there is more when the turn is over: then the job has
+    /// to wait for the next one.
+    fn is_behind(&self, making: &mut Making, place: usize, job: &Job) -> Result<bool, StepError> {
+        let (ledger, at) = match &job.work {
+            Work::Append(ledger, statements) => (ledger, statements.received_at()),
+            Work::Receipt(ledger, _, now) | Work::Tick(ledger, now) => (ledger, *now),
+            // That the clock was confirmed is said before anything fires by it.
+            Work::Clock(..) | Work::Create(_) => return Ok(false),
+        };
+        loop {
+            let in_turn = &mut making.ledgers[place];
+            let mut is_behind = false;
+            self.step(in_turn, &making.watch, ledger, |state, turn, past| {
+                is_behind = state.is_behind(turn, at, past)?;
+                Ok(())
+            })?;
+            in_turn.longest = in_turn.longest.max(making.watch.lap());
+            if !is_behind || making.began.elapsed() >= self.turn_time {
+                return Ok(is_behind);
+            }
+        }
+    }
+
+    /// Steps a ledger in this turn.
+    fn step(
+        &self,
+        in_turn: &mut InTurn,
+        watch: &Stopwatch,
+        ledger: &Arc<Ledger>,
+        step: impl FnOnce(&mut LedgerState, &mut Turn, &mut StorePast<'_>) -> Result<(), StepError>,
+    ) -> Result<(), StepError> {
+        let InTurn {
+            number, held, open, ..
+        } = in_turn;
+        let held = match held {
+            Some(held) => held,
+            None => {
+                let known = self.held.lock().ledgers.remove(number);
+                let known = match known {
+                    Some(known) => known,
+                    None => Held::new(ledger),
+                };
+                held.insert(known)
+            }
+        };
+        let mut past = StorePast::new(self, *number, watch);
+        let (_, turn) = match open {
+            Some(open) => open,
+            None => {
+                let turn = held.state.begin(&mut past)?;
+                open.insert((Arc::clone(ledger), turn))
+            }
+        };
+        step(&mut held.state, turn, &mut past)
+    }
+
+    /// Ends a ledger's part of a turn: records and signed head go into the batch. Also if nothing
+    /// was recorded: it holds the sessions that it looked at.
+    fn close(&self, making: &mut Making, place: usize) -> Result<(), StepError> {
+        let InTurn {
+            number, held, open, ..
+        } = &mut making.ledgers[place];
+        let (Some(held), Some((ledger, turn))) = (held, open.take()) else {
+            return Ok(());
+        };
+        let batch = &mut making.batch;
+        let recorded = turn.len();
+        let sessions = held.state.sessions();
+        let records = held.state.finish(turn)?;
+        making.leaves += recorded;
+        making.assessments.add(&records.assessments);
+        let change = signed(held.state.sessions()) - signed(sessions);
+        self.metrics.sessions_changed(change);
+        if recorded == 0 {
+            // Duplicates may have brought contents that came too late the first time.
+            write_records(&self.store, batch, *number, &records);
+            return Ok(());
+        }
+        let edge = held.state.edge().clone();
+        let head = edge.head();
+        let readable = Arc::new(Readable {
+            edge,
+            head,
+            checkpoint: ledger.sign(head),
+            effective_time: held.state.effective_time(),
+            next_due: held.state.next_due(),
+            due: held.state.due(),
+            clock: held.state.clock(),
+        });
+        let keep = second(&readable) != held.kept_second;
+        held.kept_second = second(&readable);
+        write_records(&self.store, batch, *number, &records);
+        write_head(&self.store, batch, *number, &readable, keep);
+        let (before, now) = (held.newest.size(), readable.size());
+        write_log_key(&self.store, batch, &ledger, before, now);
+        held.newest = Arc::clone(&readable);
+        making.changed.push((ledger, readable));
+        Ok(())
+    }
+
+    fn finished(&self, making: &mut Making) -> Finished {
+        let mut batch = std::mem::take(&mut making.batch);
+        let changed = std::mem::take(&mut making.changed);
+        let guarded = changed.last().map(|(ledger, readable)| {
+            // So that a restart knows which head this turn's guard would have held.
+            let key = keys::newest(self.slot);
+            let name = ledger.name().as_bytes();
+            self.store.put(&mut batch, Family::Meta, &key, name);
+            guarded(ledger, readable)
+        });
+        let placed = std::mem::take(&mut making.placed).into_iter();
+        let answers = placed
+            .map(|mut placed| {
+                if let Some(held) = &making.ledgers[placed.ledger].held {
+                    placed.answering.answer.readable = Arc::clone(&held.newest);
+                }
+                placed.answering
+            })
+            .collect();
+        Finished {
+            batch,
+            changed,
+            guarded,
+            answers,
+            leaves: making.leaves as u64,
+            entry_bytes: making.bytes as u64,
+            assessments: std::mem::take(&mut making.assessments),
+            since: Instant::now(),
+        }
+    }
+}
+
+fn leaving(ledger: &InTurn) -> Leaving {
+    Leaving {
+        ledger: ledger.number,
+        used: ledger.used,
+        longest: ledger.longest,
+    }
+}

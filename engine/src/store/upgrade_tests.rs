@@ -1,0 +1,124 @@
+//! A data directory as version 3 of the layout left it opens, goes on, and is clean before and after.
+
+use std::path::Path;
+
+use prost::Message as _;
+
+use super::{Batch, Family, LedgerNumber, Store, StoreOptions, keys, records::LedgerRecord};
+use crate::{
+    guard::{GuardSlot, GuardedHead},
+    offline::fsck,
+    testing::{Engine, Producer, briefs},
+};
+
+const LEDGERS: [&str; 3] = ["first", "second", "third"];
+
+fn append(engine: &Engine, name: &str, session: u8) {
+    let id = engine.registry.ledger(name).unwrap().id;
+    let intent = Producer::new(id, session).intent("r");
+    let answer = engine.append(name, vec![intent]).unwrap();
+    assert!(briefs(&answer)[0].starts_with("accepted"));
+}
+
+/// Takes from a data directory what versions 4 and 5 have added to the store and the head guard.
+fn as_version_3(data_dir: &Path) {
+    let store = Store::open(data_dir, &StoreOptions::default()).unwrap();
+    let mut batch = Batch::default();
+    for record in store.ledgers_after("", 10).unwrap() {
+        assert_eq!(record.partition, Some(0));
+        let record = LedgerRecord {
+            partition: None,
+            ..record
+        };
+        let key = keys::ledger(&record.name);
+        store.put(&mut batch, Family::Meta, &key, &record.encode_to_vec());
+    }
+    batch.delete(&store, Family::Meta, keys::PARTITIONS);
+    batch.delete(&store, Family::Meta, &keys::turn(0));
+    let version = 3_u32.to_be_bytes();
+    let key = deed_migrations::VERSION_KEY;
+    store.put(&mut batch, Family::Meta, key, &version);
+    store.commit(batch).unwrap();
+    let (_, newest) = store.newest().unwrap().remove(0);
+    let head = store.latest_head(LedgerNumber(newest.number));
+    let guarded = GuardedHead {
+        ledger: newest.number,
+        name: newest.name,
+        vkey: newest.vkey,
+        checkpoint: head.unwrap().unwrap().checkpoint,
+        ..GuardedHead::default()
+    };
+    let mut slot = GuardSlot::open(data_dir, 0).unwrap();
+    for _half in 0..2 {
+        slot.write(&guarded).unwrap();
+    }
+}
+
+#[test]
+fn a_directory_of_version_3_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path());
+    for name in LEDGERS {
+        drop(engine.create(name).unwrap());
+        append(&engine, name, 1);
+    }
+    engine.close();
+    as_version_3(dir.path());
+    let clean = |leaves: u64| {
+        let report = fsck::check(dir.path(), &mut |_| {}).unwrap();
+        assert_eq!(
+            (report.ledgers, report.leaves, report.guarded),
+            (3, leaves, 1)
+        );
+    };
+    // As it is: nothing is migrated for a check.
+    clean(6);
+    let store = Store::open_read_only(dir.path(), &StoreOptions::default());
+    let store = store.unwrap().unwrap();
+    assert_eq!(store.partitions().unwrap(), None);
+    assert_eq!(store.newest_turn(0).unwrap().number, 0);
+    drop(store);
+
+    let engine = Engine::open(dir.path());
+    assert_eq!(engine.store.partitions().unwrap(), Some(1));
+    for name in LEDGERS {
+        append(&engine, name, 2);
+    }
+    assert_eq!(engine.store.newest_turn(0).unwrap().number, 3);
+    engine.close();
+    clean(9);
+}
+
+#[test]
+fn a_record_without_a_partition_is_found_by_the_check() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path());
+    drop(engine.create(LEDGERS[0]).unwrap());
+    engine.close();
+    for (partition, words) in [(None, "no partition"), (Some(1), "partition 1 of 1")] {
+        let store = Store::open(dir.path(), &StoreOptions::default()).unwrap();
+        let record = LedgerRecord {
+            partition,
+            ..store.ledger(LEDGERS[0]).unwrap().unwrap()
+        };
+        let mut batch = Batch::default();
+        let key = keys::ledger(&record.name);
+        store.put(&mut batch, Family::Meta, &key, &record.encode_to_vec());
+        store.commit(batch).unwrap();
+        drop(store);
+        let error = fsck::check(dir.path(), &mut |_| {})
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(words), "{error}");
+        // The server does not guess either.
+        let engine = Engine::open(dir.path());
+        let error = engine
+            .registry
+            .ledger(LEDGERS[0])
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(error.contains(words), "{error}");
+        engine.close();
+    }
+}
