@@ -100,7 +100,7 @@ pub struct AdmittedBatch {
     /// Attachments whose content was erased: envelope, content, leaf of the Erasure; sorted.
     pub(super) erased: Vec<(usize, CommitmentDigest, u64)>,
     /// Keeps what its statements name from being erased or collected, until they are recorded.
-    gate: Option<SharedGate>,
+    pub(super) gate: Option<SharedGate>,
 }
 
 /// An envelope that is not recorded, whatever its session says.

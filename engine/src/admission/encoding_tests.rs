@@ -3,14 +3,18 @@
 use std::{fs, path::Path};
 
 use deed_evidence::{
-    PrincipalHash,
+    CommitmentDigest, PrincipalHash, TaskId,
     policy::{self, DEFAULT_SCHEMA},
+    trust::Reference,
 };
 use deed_proto::v1::statement::Body;
-use deed_tlog::SigningKey;
+use deed_tlog::{SigningKey, leaf_hash};
 
 use super::{encoding::DecodeError, *};
-use crate::testing::{Authority, Producer, batched, genesis, policy_set, registration, signed};
+use crate::{
+    content::State,
+    testing::{Authority, Producer, batched, genesis, policy_set, registration, signed},
+};
 
 #[path = "../../../tlog/fuzz/driver/mod.rs"]
 mod driver;
