@@ -107,7 +107,7 @@ pub enum GuardError {
         partition: u8,
         /// Its newest turn by the guard.
         turn: u64,
-        /// A description of the store's tree, for the message.
+        /// What the store has instead of the turn, for the message.
         found: String,
         /// The store's directory.
         store: PathBuf,

@@ -41,7 +41,7 @@ pub enum KeyFileError {
         /// Why.
         cause: io::Error,
     },
-    /// Others can read it.
+    /// Others can read the file.
     #[error("content key {path}: {exposed}")]
     Exposed { path: PathBuf, exposed: Exposed },
     /// The file is empty: a start was interrupted while it made the file on a file system without

@@ -66,7 +66,7 @@ pub enum IdentityError {
         /// Why.
         cause: io::Error,
     },
-    /// Others can read it.
+    /// Others can read the file.
     #[error("{path} has mode {mode:o}: it holds a secret, so `chmod 600` it first")]
     Mode { path: PathBuf, mode: u32 },
     /// The file has another form.

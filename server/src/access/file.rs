@@ -109,7 +109,7 @@ pub enum AccessError {
         /// Why.
         cause: io::Error,
     },
-    /// Others can read it.
+    /// Others can read or write the file.
     #[error("{path}: {exposed}")]
     Exposed { path: PathBuf, exposed: Exposed },
     /// The file is larger than any valid one.
@@ -118,8 +118,10 @@ pub enum AccessError {
         /// Which file.
         path: PathBuf,
     },
-    /// Not such a file.
-    #[error("{path} cannot be read: {cause}; restore it, or remove it to begin with nobody")]
+    /// The file is not the JSON that is expected.
+    #[error(
+        "{path} cannot be read: {cause}; restore it, or remove it to begin without tokens and grants"
+    )]
     Malformed {
         path: PathBuf,
         /// Where and why.

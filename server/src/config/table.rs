@@ -148,8 +148,8 @@ pub static SETTINGS: &[Setting] = &[
         "listen",
         Kind::Address,
         "127.0.0.1:7733",
-        "Address on which gRPC and HTTP are served. Beyond loopback it needs TLS and access \
-         control.",
+        "Address or name, and port, on which gRPC and HTTP are served; \":7733\" is every address \
+         of this machine. Beyond loopback it needs TLS and access control.",
     ),
     row(
         "name",

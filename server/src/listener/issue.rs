@@ -49,7 +49,7 @@ pub enum IssueError {
         /// Why.
         cause: io::Error,
     },
-    /// A file is there already.
+    /// A file of that name exists.
     #[error("{path} exists and is not overwritten; choose another directory or name")]
     Exists { path: PathBuf },
     /// There is no authority in the directory yet.
