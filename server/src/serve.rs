@@ -13,7 +13,7 @@ use deed_engine::{
     shard::{ShardThreads, Shards},
     store::DirectoryLock,
 };
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{sync::watch, task::JoinHandle};
 use tonic::transport;
 
 use crate::{
