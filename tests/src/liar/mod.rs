@@ -10,7 +10,7 @@
 //!
 //! A [`Liar`] passes every rpc on to a server and lets a closure change the answer:
 //!
-//! ```ignore
+//! ```text
 //! let liar = Liar::before(&server.url()).await;
 //! liar.list_findings(|_, answer| Ok(v1::ListFindingsResponse { findings: Vec::new(), ..answer? }));
 //! let deed = Deed::new(&liar.url(), "payments");
@@ -20,7 +20,7 @@
 //! its log's key. Its tree, heads and proofs are all valid, and the test chooses what its entries
 //! say, who signed them and when they were received:
 //!
-//! ```ignore
+//! ```text
 //! let mut ledger = ForgedLedger::new("payments");
 //! let mut cast = Cast::in_ledger(&mut ledger);
 //! let intent = ledger.says_unsigned(&mut cast.agent, task, body);
