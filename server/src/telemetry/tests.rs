@@ -281,7 +281,9 @@ fn json_logs_parse_line_by_line_and_hold_no_payload_and_no_token() {
         let json = tracing_subscriber::fmt::layer()
             .json()
             .with_writer(lines.clone())
-            .with_filter(EnvFilter::new("deed_server=trace,tonic=debug,info"));
+            .with_filter(EnvFilter::new(
+                "deed_server=trace,deed_engine=trace,tonic=debug,info",
+            ));
         let logging = tracing::subscriber::set_default(tracing_subscriber::registry().with(json));
         let token = format!("Bearer {TOKEN}");
         let caller = format!("00-{TRACE}-{CALLER}-01");
