@@ -15,6 +15,7 @@ use deed_evidence::{
 use deed_proto::v1::{self, append_result::Result as Outcome, statement::Body};
 use deed_tlog::SigningKey;
 use parking_lot::{Mutex, RwLock};
+use tracing::Dispatch;
 
 /// The public key of RFC 8032 section 7.1, test 1.
 pub const AUTHORITY_KEY: [u8; 32] = [
@@ -327,6 +328,29 @@ pub fn log_of(act: impl FnOnce()) -> String {
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
-    tracing::subscriber::with_default(subscriber, act);
+    let observing = observe(subscriber);
+    act();
+    drop(observing);
     String::from_utf8(log.0.lock().clone()).unwrap()
+}
+
+/// Makes `subscriber` the one of this thread until the result is dropped.
+///
+/// A test uses it in place of `tracing::subscriber::set_default`. While a process has exactly one
+/// dispatcher, tracing asks the thread that comes first to a callsite whether anybody wants it, and
+/// remembers the answer for all threads; a thread of another test, which has no subscriber, then
+/// switches the callsite off. With a second dispatcher alive tracing asks all of them.
+pub fn observe(subscriber: impl Into<Dispatch>) -> Observing {
+    let second = Dispatch::new(tracing_subscriber::registry());
+    Observing {
+        _default: tracing::dispatcher::set_default(&subscriber.into()),
+        _second: second,
+    }
+}
+
+/// A thread's subscriber; see [`observe`].
+#[must_use = "the subscriber is the thread's until this is dropped"]
+pub struct Observing {
+    _default: tracing::dispatcher::DefaultGuard,
+    _second: Dispatch,
 }

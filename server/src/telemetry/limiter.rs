@@ -139,6 +139,7 @@ impl<S> Filter<S> for Limited {
 
 #[cfg(test)]
 mod tests {
+    use deed_testkit::statements::observe;
     use tracing_subscriber::{
         EnvFilter, Layer as _, filter::FilterExt as _, layer::SubscriberExt as _,
     };
@@ -156,7 +157,8 @@ mod tests {
             .with_writer(lines.clone())
             .with_filter(EnvFilter::new("info").and(Limited(Arc::clone(limiter))));
         let subscriber = tracing_subscriber::Registry::default().with(layer);
-        tracing::subscriber::with_default(subscriber, act)
+        let _observing = observe(subscriber);
+        act()
     }
 
     #[test]

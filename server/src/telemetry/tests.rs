@@ -17,6 +17,7 @@ use axum::{
 use bytes::Bytes;
 use deed_evidence::LedgerId;
 use deed_proto::v1::{self, ledger_client::LedgerClient};
+use deed_testkit::statements::observe;
 use deed_tlog::Hash;
 use http::HeaderMap;
 use hyper::body::Frame;
@@ -207,8 +208,7 @@ fn traces_reach_a_collector_as_part_of_the_callers_trace() {
             timeout_ms: 5000,
         })
         .unwrap();
-        let collecting =
-            tracing::subscriber::set_default(tracing_subscriber::registry().with(export.layer()));
+        let collecting = observe(tracing_subscriber::registry().with(export.layer()));
         let caller = format!("00-{TRACE}-{CALLER}-01");
         let token = format!("Bearer {TOKEN}");
         exercise(&[("traceparent", &caller), ("authorization", &token)]).await;
@@ -264,8 +264,7 @@ fn a_collector_that_is_not_there_holds_nothing_up() {
             timeout_ms: 200,
         })
         .unwrap();
-        let collecting =
-            tracing::subscriber::set_default(tracing_subscriber::registry().with(export.layer()));
+        let collecting = observe(tracing_subscriber::registry().with(export.layer()));
         exercise(&[]).await;
         drop(collecting);
         tokio::task::spawn_blocking(move || export.end())
@@ -284,7 +283,7 @@ fn json_logs_parse_line_by_line_and_hold_no_payload_and_no_token() {
             .with_filter(EnvFilter::new(
                 "deed_server=trace,deed_engine=trace,tonic=debug,info",
             ));
-        let logging = tracing::subscriber::set_default(tracing_subscriber::registry().with(json));
+        let logging = observe(tracing_subscriber::registry().with(json));
         let token = format!("Bearer {TOKEN}");
         let caller = format!("00-{TRACE}-{CALLER}-01");
         let (good, bad) = exercise(&[
