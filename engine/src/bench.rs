@@ -20,7 +20,7 @@ use crate::{
     clock::SystemClock,
     content::{Begun, ContentStore, LedgerRef, NewContent},
     ledger::{
-        step::{LedgerState, Past, Placement, SharedTrust},
+        step::{LedgerState, Placement, SharedTrust, StateReader},
         write::write_records,
     },
     options::ContentOptions,
@@ -92,7 +92,7 @@ pub struct Step {
 /// The records of a ledger in which nothing has happened.
 struct Nothing;
 
-impl Past for Nothing {
+impl StateReader for Nothing {
     fn settle(&mut self) -> Result<(), StoreError> {
         Ok(())
     }

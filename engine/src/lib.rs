@@ -4,8 +4,8 @@
 //! See `ARCHITECTURE.md` for the order of the modules and for a statement's way through them.
 //!
 //! - [`data_dir::open`] opens a data directory or makes one,
-//! - [`ledger::registry::Registry`] creates ledgers and finds them,
-//! - [`append::Appends`] appends to them,
+//! - [`ledger::registry::LedgerRegistry`] creates ledgers and finds them,
+//! - [`append::AppendService`] appends to them,
 //! - [`ledger::Ledger`] is read and watched,
 //! - [`shard::Shards`] write, and are stopped,
 //! - [`offline`] checks and repairs what no server has open.

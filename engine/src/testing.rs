@@ -15,14 +15,14 @@ use prost::Message as _;
 
 use crate::{
     admission::Sender,
-    append::{Answered, AppendError, Appends, OnQuota},
+    append::{Answered, AppendError, AppendService, QuotaPolicy},
     clock::{Clock, keeper::Timekeeper},
     content::ContentStore,
     guard::{self, GuardSlot},
     identity::Identity,
     ledger::{
         Ledger,
-        registry::{Registry, RegistryError},
+        registry::{LedgerRegistry, LedgerRegistryError},
     },
     metrics::Metrics,
     options::{ClockOptions, ContentOptions, LimitOptions},
@@ -93,8 +93,8 @@ impl Clock for TestClock {
 /// A server without a listener.
 pub struct Engine {
     pub store: Arc<Store>,
-    pub registry: Arc<Registry>,
-    pub appends: Appends,
+    pub registry: Arc<LedgerRegistry>,
+    pub appends: AppendService,
     pub clock: Arc<TestClock>,
     threads: ShardThreads,
     _lock: DirectoryLock,
@@ -169,7 +169,7 @@ impl Engine {
             Some(data_dir.to_owned()),
             recorded,
         ));
-        let registry = Arc::new(Registry::new(
+        let registry = Arc::new(LedgerRegistry::new(
             Arc::clone(&store),
             identity,
             Arc::clone(&time),
@@ -180,7 +180,7 @@ impl Engine {
             ..ContentOptions::new(data_dir)
         };
         let contents = ContentStore::open(data_dir, &content, 0, &store, Arc::clone(&time) as _);
-        let appends = Appends {
+        let appends = AppendService {
             registry: Arc::clone(&registry),
             shards: Arc::new(shards),
             contents: contents.unwrap(),
@@ -217,7 +217,7 @@ impl Engine {
                 let answer = room.create(new).blocking_answer();
                 answer
                     .map(drop)
-                    .map_err(|NoAnswer::Stopped| RegistryError::Stopped)
+                    .map_err(|NoAnswer::Stopped| LedgerRegistryError::Stopped)
             })
             .map_err(|error| error.to_string())
     }
@@ -246,7 +246,13 @@ impl Engine {
         };
         block_on(async {
             self.appends
-                .begin(ledger, request, &Sender::anybody(), source, OnQuota::Refuse)
+                .begin(
+                    ledger,
+                    request,
+                    &Sender::anybody(),
+                    source,
+                    QuotaPolicy::Refuse,
+                )
                 .await?
                 .finish()
                 .await

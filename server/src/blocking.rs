@@ -1,12 +1,12 @@
 //! Reads of the disk, away from the threads that serve connections.
 
-use crate::status::Refusal;
+use crate::status::ApiError;
 
 /// Runs something that reads the disk on a thread that serves no connections.
 pub(crate) async fn blocking<T: Send + 'static>(
-    read: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-) -> Result<T, Refusal> {
+    read: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
     tokio::task::spawn_blocking(read)
         .await
-        .unwrap_or_else(|error| Err(Refusal::Internal(format!("a read ended early: {error}"))))
+        .unwrap_or_else(|error| Err(ApiError::Internal(format!("a read ended early: {error}"))))
 }

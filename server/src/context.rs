@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use deed_engine::{
-    append::Appends,
+    append::AppendService,
     content::ContentStore,
-    ledger::{Ledger, registry::Registry},
+    ledger::{Ledger, registry::LedgerRegistry},
     metrics::Metrics,
     pressure::{Pressure, QUEUE_WAIT, RETRY_AFTER, SourceKey},
 };
@@ -16,14 +16,14 @@ use crate::{
     access::{Caller, table::Method},
     blocking::blocking,
     listener::Counters,
-    status::Refusal,
+    status::ApiError,
 };
 
 /// What every service needs.
 #[derive(Clone)]
 pub(crate) struct Context {
-    pub(crate) registry: Arc<Registry>,
-    pub(crate) appends: Arc<Appends>,
+    pub(crate) registry: Arc<LedgerRegistry>,
+    pub(crate) appends: Arc<AppendService>,
     pub(crate) contents: Arc<ContentStore>,
     pub(crate) listener: Arc<Counters>,
     /// Bounds what callers hold, and the number of reads that run at once, so that room is left for
@@ -42,7 +42,7 @@ impl Context {
         caller: &Caller,
         method: Method,
         name: &str,
-    ) -> Result<Arc<Ledger>, Refusal> {
+    ) -> Result<Arc<Ledger>, ApiError> {
         // The role is checked first: the existence of a ledger is not public either.
         caller.require(method, name)?;
         // After a failure the store may hold more than was guarded; that must not be published.
@@ -60,8 +60,8 @@ impl Context {
     /// Runs a read of the server itself on a thread that may block.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<T, Refusal> {
+        read: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
         self.read_as(&SourceKey::Server, read).await
     }
 
@@ -69,8 +69,8 @@ impl Context {
     pub(crate) async fn read_for<T: Send + 'static>(
         &self,
         caller: &Caller,
-        read: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<T, Refusal> {
+        read: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
         self.read_as(&caller.source(&self.pressure).key(), read)
             .await
     }
@@ -78,11 +78,11 @@ impl Context {
     async fn read_as<T: Send + 'static>(
         &self,
         source: &SourceKey,
-        read: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<T, Refusal> {
+        read: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
         let share = timeout(QUEUE_WAIT, self.pressure.reads.take(source, 1))
             .await
-            .map_err(|_| Refusal::Overloaded {
+            .map_err(|_| ApiError::Overloaded {
                 retry_after: RETRY_AFTER,
             })?;
         // The share moves along: the read goes on if the caller gives up.
@@ -102,6 +102,6 @@ impl Context {
 }
 
 /// Refuses a caller whose request would outlive the server.
-pub(crate) fn stopping() -> Refusal {
-    Refusal::Unavailable("the server is stopping; try again in a moment".to_owned())
+pub(crate) fn stopping() -> ApiError {
+    ApiError::Unavailable("the server is stopping; try again in a moment".to_owned())
 }

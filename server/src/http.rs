@@ -18,7 +18,7 @@ use axum::{
 use bytes::Bytes;
 use deed_engine::{
     ledger::Ledger,
-    pressure::answers::{AnswerRoom, CHUNK_BYTES, CHUNK_ROOM, PROOF_ROOM},
+    pressure::answers::{AnswerPermit, CHUNK_BYTES, CHUNK_ROOM, PROOF_ROOM},
 };
 use deed_tlog::{EntryBundleId, TilePath, encode_entry_bundle, tile_bytes};
 use futures::{StreamExt as _, stream};
@@ -28,7 +28,7 @@ use crate::{
     context::Context,
     cors,
     status::{
-        Refusal,
+        ApiError,
         http::{NO_CACHE, answer, refused, text},
     },
 };
@@ -173,13 +173,13 @@ struct Parts {
     context: Context,
     caller: Caller,
     ledger: Arc<Ledger>,
-    room: AnswerRoom,
+    room: AnswerPermit,
     leaves: Range<u64>,
 }
 
 impl Parts {
     /// Returns the next entries, encoded as in a bundle.
-    async fn next(&mut self) -> Result<Bytes, Refusal> {
+    async fn next(&mut self) -> Result<Bytes, ApiError> {
         let share = self.room.take(CHUNK_ROOM).await?;
         self.caller
             .require(Method::EntryBundle, self.ledger.name())?;
@@ -215,7 +215,7 @@ async fn entries(mut parts: Parts, cache: &'static str) -> Response<Body> {
 }
 
 /// Returns the entries of the first of these leaves, and the leaf after them.
-fn part(ledger: &Ledger, leaves: Range<u64>) -> Result<(Bytes, u64), Refusal> {
+fn part(ledger: &Ledger, leaves: Range<u64>) -> Result<(Bytes, u64), ApiError> {
     let (start, end) = (leaves.start, leaves.end);
     let (mut entries, mut bytes) = (Vec::new(), 0);
     for item in ledger.entries(start, end) {
@@ -228,17 +228,17 @@ fn part(ledger: &Ledger, leaves: Range<u64>) -> Result<(Bytes, u64), Refusal> {
     }
     let next = start + entries.len() as u64;
     if next != end && bytes < CHUNK_BYTES {
-        return Err(Refusal::Damaged(format!(
+        return Err(ApiError::Damaged(format!(
             "entries of {start}..{end} are missing"
         )));
     }
     let bytes = encode_entry_bundle(&entries)
-        .map_err(|error| Refusal::Damaged(format!("entries of {start}..{next}: {error}")))?;
+        .map_err(|error| ApiError::Damaged(format!("entries of {start}..{next}: {error}")))?;
     Ok((bytes.into(), next))
 }
 
 /// Returns a response whose bytes keep their share of the answer budget until they are sent.
-fn charged(room: &AnswerRoom, cache: &'static str, body: Body) -> Response<Body> {
+fn charged(room: &AnswerPermit, cache: &'static str, body: Body) -> Response<Body> {
     let mut response = answer("application/octet-stream", cache, body);
     response.extensions_mut().insert(room.to_body());
     response

@@ -3,11 +3,11 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use deed_engine::{
-    append::Appends,
+    append::AppendService,
     clock::{Clock, keeper::Timekeeper},
     content::ContentStore,
     data_dir,
-    ledger::registry::Registry,
+    ledger::registry::LedgerRegistry,
     metrics::Metrics,
     pressure::{Pressure, QUEUE_WAIT, quota::MachineTicks},
     shard::{ShardThreads, Shards},
@@ -150,7 +150,7 @@ impl Server {
         )?;
         let shards = Arc::new(shards);
         let name = opened.identity.name().to_owned();
-        let registry = Arc::new(Registry::new(
+        let registry = Arc::new(LedgerRegistry::new(
             Arc::clone(&opened.store),
             opened.identity,
             Arc::clone(&time),
@@ -165,7 +165,7 @@ impl Server {
         let (stopping, stopped) = watch::channel(false);
         let counters = Arc::new(Counters::default());
         let context = Context {
-            appends: Arc::new(Appends {
+            appends: Arc::new(AppendService {
                 registry: Arc::clone(&registry),
                 shards: Arc::clone(&shards),
                 contents: Arc::clone(&contents),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use deed_engine::append::Appends;
+use deed_engine::append::AppendService;
 pub(crate) use deed_engine::testing::{Engine, TestClock, block_on};
 pub(crate) use deed_testkit::statements::*;
 
@@ -21,7 +21,7 @@ pub(crate) fn context(engine: &Engine) -> (Context, watch::Sender<bool>) {
     let appends = &engine.appends;
     let context = Context {
         registry: Arc::clone(&engine.registry),
-        appends: Arc::new(Appends {
+        appends: Arc::new(AppendService {
             registry: Arc::clone(&appends.registry),
             shards: Arc::clone(&appends.shards),
             contents: Arc::clone(&appends.contents),

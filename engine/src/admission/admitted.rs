@@ -15,7 +15,7 @@ use deed_evidence::{
 use deed_proto::v1::rejection::Reason;
 use deed_tlog::{Hash, leaf_hash};
 
-use crate::content::{SharedGate, State};
+use crate::content::{ContentStatus, SharedGate};
 
 /// How an admitted payload's author is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +80,7 @@ pub struct Admitted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Erasable {
     pub content: CommitmentDigest,
-    pub state: State,
+    pub state: ContentStatus,
     /// The statements that commit to it: for each task the newest.
     pub(crate) references: Vec<Reference>,
 }

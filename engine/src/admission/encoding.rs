@@ -37,7 +37,7 @@ use deed_tlog::LeafIndex;
 use thiserror::Error;
 
 use super::{Admitted, AdmittedBatch, Authorship, ENVELOPES_MAX, Erasable, Kind};
-use crate::content::State;
+use crate::content::ContentStatus;
 
 /// The version that is written.
 const VERSION: u8 = 1;
@@ -403,12 +403,12 @@ fn put_envelope(out: &mut Vec<u8>, envelope: usize) {
 fn put_erasable(out: &mut Vec<u8>, one: &Erasable) {
     out.extend(one.content.as_bytes());
     match one.state {
-        State::Held => out.push(0),
-        State::Erased(leaf) => {
+        ContentStatus::Held => out.push(0),
+        ContentStatus::Erased(leaf) => {
             out.push(1);
             out.extend(leaf.to_be_bytes());
         }
-        State::Unknown => out.push(2),
+        ContentStatus::Unknown => out.push(2),
     }
     put_count(out, one.references.len());
     for reference in &one.references {
@@ -442,9 +442,9 @@ fn read_erased(
 fn read_erasable(reader: &mut Reader<'_>) -> Result<Erasable, DecodeError> {
     let content = reader.digest()?;
     let state = match reader.u8()? {
-        0 => State::Held,
-        1 => State::Erased(reader.u64()?),
-        2 => State::Unknown,
+        0 => ContentStatus::Held,
+        1 => ContentStatus::Erased(reader.u64()?),
+        2 => ContentStatus::Unknown,
         _ => return Err(malformed("a content's state is not known")),
     };
     let count = reader.count(REFERENCE_BYTES_MIN)?;

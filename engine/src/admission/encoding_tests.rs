@@ -12,7 +12,7 @@ use deed_tlog::{SigningKey, leaf_hash};
 
 use super::{encoding::DecodeError, *};
 use crate::{
-    content::State,
+    content::ContentStatus,
     testing::{Authority, Producer, batched, genesis, policy_set, registration, signed},
 };
 
@@ -100,17 +100,17 @@ fn batch_with(body: Body) -> (AdmittedBatch, LedgerId) {
     batch.set_erasable(vec![
         Erasable {
             content: digest(6),
-            state: State::Held,
+            state: ContentStatus::Held,
             references: vec![reference(3, None), reference(4, Some(TaskId::new([8; 16])))],
         },
         Erasable {
             content: digest(7),
-            state: State::Erased(300),
+            state: ContentStatus::Erased(300),
             references: Vec::new(),
         },
         Erasable {
             content: digest(8),
-            state: State::Unknown,
+            state: ContentStatus::Unknown,
             references: Vec::new(),
         },
     ]);

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Instant};
 use deed_proto::v1;
 
 use super::{
-    Appends,
+    AppendService,
     cost::Cost,
     error::{AppendError, blocking},
 };
@@ -34,7 +34,7 @@ fn is_short(envelopes: &[v1::Envelope]) -> bool {
         && envelopes.iter().filter(is_trust).count() <= SHORT_TRUST_STATEMENTS
 }
 
-impl Appends {
+impl AppendService {
     /// Admits a request's envelopes; returns the time of receipt along with the result.
     pub(super) async fn admit(
         &self,
@@ -111,8 +111,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        append::OnQuota,
-        pressure::{Budget, Share},
+        append::QuotaPolicy,
+        pressure::{Budget, BudgetPermit},
         testing::{AGENT, Authority, Engine, Producer, block_on, briefs, registration, signed},
     };
 
@@ -122,7 +122,7 @@ mod tests {
     }
 
     /// Takes all shares that one source may hold at once.
-    fn all_of(budget: &Budget, source: &Source) -> Vec<Share> {
+    fn all_of(budget: &Budget, source: &Source) -> Vec<BudgetPermit> {
         let share = || budget.try_take(&source.key(), 1);
         std::iter::from_fn(share).collect()
     }
@@ -196,7 +196,7 @@ mod tests {
                 request,
                 &sender,
                 &other,
-                OnQuota::Refuse,
+                QuotaPolicy::Refuse,
             );
             tokio::pin!(begun);
             let waits = tokio::time::timeout(Duration::from_millis(100), &mut begun).await;

@@ -13,21 +13,21 @@ use super::{
 };
 use crate::{
     admission::Rejected,
-    ledger::{Ledger, Readable, read::ReadError, step::Placement},
+    ledger::{Ledger, PublishedTree, read::ReadError, step::Placement},
     metrics::{Metrics, Stage},
-    pressure::Room,
+    pressure::AppendPermit,
     shard::{Answer, Pending},
 };
 
 /// An answer, with the share that it holds until somebody takes it.
 pub struct Answered {
     response: v1::AppendResponse,
-    room: Room,
+    room: AppendPermit,
 }
 
 impl Answered {
     /// The answer, and what is to be held until it was taken.
-    pub fn into_parts(self) -> (v1::AppendResponse, Room) {
+    pub fn into_parts(self) -> (v1::AppendResponse, AppendPermit) {
         (self.response, self.room)
     }
 
@@ -48,7 +48,7 @@ pub struct InFlight {
     /// `None` if nothing was admitted.
     pub(super) pending: Option<Pending>,
     /// What of the budgets it holds.
-    pub(super) room: Room,
+    pub(super) room: AppendPermit,
     pub(super) answer_bytes: usize,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -123,7 +123,7 @@ fn count(metrics: &Metrics, results: &[v1::AppendResult]) {
 /// Proves the head of `readable` consistent with the tree of `old`.
 pub fn consistency(
     ledger: &Ledger,
-    readable: &Readable,
+    readable: &PublishedTree,
     old: TreeSize,
 ) -> Result<v1::ConsistencyProof, ReadError> {
     let sizes = SizeRange {

@@ -8,12 +8,12 @@ use deed_proto::v1::{self, append_result};
 use deed_tlog::LeafIndex;
 
 use super::{
-    Appends, OnQuota,
+    AppendService, QuotaPolicy,
     error::{AppendError, blocking},
 };
 use crate::{
     admission::{AdmittedBatch, Attached, Contents, Erasable, Sender},
-    content::{ContentStore, ErasureGuard, LedgerRef, NewContent, State},
+    content::{ContentStatus, ContentStore, ErasureGuard, LedgerRef, NewContent},
     ledger::Ledger,
     pressure::Source,
     store::LedgerNumber,
@@ -23,7 +23,7 @@ use crate::{
 /// for.
 type Twins = (ErasureGuard, Vec<CommitmentDigest>);
 
-impl Appends {
+impl AppendService {
     /// Stores the attached contents, and notes which of the named contents are held.
     pub(super) async fn hold_contents(
         &self,
@@ -104,7 +104,13 @@ impl Appends {
         self.registry.store().disk().room_for_erasure()?;
         // The gate is taken when the request has its room, as everybody does who takes both: those who
         // wait for the gate with their room in hand must not be waited for.
-        let taken = self.take_in(Arc::clone(ledger), append, sender, source, OnQuota::Refuse);
+        let taken = self.take_in(
+            Arc::clone(ledger),
+            append,
+            sender,
+            source,
+            QuotaPolicy::Refuse,
+        );
         let mut admitted = taken.await?;
         // A caller that may not erase learns nothing of what is held. Nobody stores or names any of
         // these in the ledger until the guard is dropped.
@@ -236,7 +242,7 @@ impl Found {
         };
         for item in contents.attached {
             let (envelope, digest) = (item.envelope, item.digest);
-            if let State::Erased(leaf) = store.held(ledger, &digest)? {
+            if let ContentStatus::Erased(leaf) = store.held(ledger, &digest)? {
                 found.erased.push((envelope, digest, leaf));
             } else {
                 found.held.push((envelope, digest));
@@ -244,7 +250,7 @@ impl Found {
             }
         }
         for (envelope, digest) in contents.named {
-            if store.held(ledger, &digest)? == State::Held {
+            if store.held(ledger, &digest)? == ContentStatus::Held {
                 found.held.push((envelope, digest));
             }
         }

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use crate::{
     content::ContentError,
-    ledger::{read::ReadError, registry::RegistryError},
+    ledger::{read::ReadError, registry::LedgerRegistryError},
     pressure::quota::OverQuota,
     shard::NoAnswer,
     store::disk::NoSpace,
@@ -35,7 +35,7 @@ pub enum AppendError {
     #[error("the shard stopped before it could answer")]
     Stopped,
     #[error(transparent)]
-    Registry(#[from] RegistryError),
+    LedgerRegistry(#[from] LedgerRegistryError),
     #[error(transparent)]
     Content(#[from] ContentError),
     #[error(transparent)]

@@ -21,17 +21,17 @@ use crate::{
     admission::{AdmittedBatch, ENVELOPES_MAX, REQUEST_PAYLOAD_BYTES_MAX, Rejected, Sender},
     clock::keeper::{BEHIND_MAX_US, Timekeeper},
     content::ContentStore,
-    ledger::{Ledger, Readable, registry::Registry, step::Confirmed},
+    ledger::{Ledger, PublishedTree, registry::LedgerRegistry, step::Confirmed},
     metrics::{Metrics, Stage},
-    pressure::{Pressure, Room, Source, SourceKey, TooMuchWaits, quota::OverQuota},
+    pressure::{AppendPermit, Overloaded, Pressure, Source, SourceKey, quota::OverQuota},
     shard::{Answer, NoAnswer, Reservation, Shards},
 };
 pub use answer::{Answered, InFlight, consistency, hashes};
 pub use error::AppendError;
 
 /// Takes append requests.
-pub struct Appends {
-    pub registry: Arc<Registry>,
+pub struct AppendService {
+    pub registry: Arc<LedgerRegistry>,
     pub shards: Arc<Shards>,
     pub contents: Arc<ContentStore>,
     pub clock: Arc<Timekeeper>,
@@ -42,11 +42,11 @@ pub struct Appends {
 
 /// What becomes of a request whose principal has used up its quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnQuota {
+pub enum QuotaPolicy {
     /// It is refused.
     Refuse,
     /// It is held back, and with it what comes behind it; refused only after
-    /// [`Appends::queue_wait`].
+    /// [`AppendService::queue_wait`].
     HoldBack,
 }
 
@@ -59,7 +59,7 @@ struct AdmittedRequest<'s> {
     received: Instant,
     batch: AdmittedBatch,
     rejected: Vec<Rejected>,
-    room: Room,
+    room: AppendPermit,
     place: Reservation<'s>,
     answer_bytes: usize,
 }
@@ -84,7 +84,7 @@ impl AdmittedRequest<'_> {
     }
 }
 
-impl Appends {
+impl AppendService {
     /// Admits a request and queues what was admitted. Returns before it is recorded, so that the
     /// next request of a stream can be taken.
     pub async fn begin(
@@ -93,7 +93,7 @@ impl Appends {
         request: v1::AppendRequest,
         sender: &Sender,
         source: &Source,
-        on_quota: OnQuota,
+        on_quota: QuotaPolicy,
     ) -> Result<InFlight, AppendError> {
         self.check(&request)?;
         self.registry.store().disk().room_for_log()?;
@@ -119,7 +119,7 @@ impl Appends {
         request: v1::AppendRequest,
         sender: &Sender,
         source: &Source,
-        on_quota: OnQuota,
+        on_quota: QuotaPolicy,
     ) -> Result<AdmittedRequest<'_>, AppendError> {
         let cost = Cost::of(&request);
         self.note_confirmed(&ledger).await?;
@@ -153,11 +153,13 @@ impl Appends {
         ledger: &Arc<Ledger>,
         task: TaskId,
         source: &Source,
-    ) -> Result<(Answer, Room), AppendError> {
+    ) -> Result<(Answer, AppendPermit), AppendError> {
         let cost = Cost::TASK_RECEIPT;
         self.registry.store().disk().room_for_log()?;
         self.note_confirmed(ledger).await?;
-        let (mut room, place) = self.enter(source, ledger, 1, cost, OnQuota::Refuse).await?;
+        let (mut room, place) = self
+            .enter(source, ledger, 1, cost, QuotaPolicy::Refuse)
+            .await?;
         let now = self.now_for(ledger)?;
         let answer = place
             .receipt(Arc::clone(ledger), task, now)
@@ -174,8 +176,8 @@ impl Appends {
         ledger: &Ledger,
         statements: usize,
         cost: Cost,
-        on_quota: OnQuota,
-    ) -> Result<(Room, Reservation<'_>), AppendError> {
+        on_quota: QuotaPolicy,
+    ) -> Result<(AppendPermit, Reservation<'_>), AppendError> {
         self.charge(source, statements, cost, on_quota).await?;
         let waiting = Instant::now();
         let place = self
@@ -189,7 +191,7 @@ impl Appends {
                 self.metrics.stage(Stage::Room, waiting.elapsed());
                 Ok(held)
             }
-            Err(_) | Ok(Err(TooMuchWaits)) => {
+            Err(_) | Ok(Err(Overloaded)) => {
                 self.metrics.overloaded();
                 let quotas = &self.pressure.quotas;
                 quotas.give_back(source.principal.as_ref(), statements, cost.message_bytes);
@@ -295,7 +297,7 @@ impl Appends {
     }
 
     /// Returns true if the clock is behind a ledger's time, and nobody has said that it may be.
-    fn is_behind(&self, ledger: &Ledger, readable: &Readable, now: Micros) -> bool {
+    fn is_behind(&self, ledger: &Ledger, readable: &PublishedTree, now: Micros) -> bool {
         let newest = readable.effective_time;
         readable.is_ahead_of(now) && !self.clock.ahead.goes_on(ledger.number, newest, now)
     }
@@ -325,14 +327,14 @@ impl Appends {
         source: &Source,
         statements: usize,
         cost: Cost,
-        on_quota: OnQuota,
+        on_quota: QuotaPolicy,
     ) -> Result<(), OverQuota> {
         let quotas = &self.pressure.quotas;
         let principal = source.principal.as_ref();
         let bytes = cost.message_bytes;
         match on_quota {
-            OnQuota::Refuse => quotas.take(principal, statements, bytes),
-            OnQuota::HoldBack => {
+            QuotaPolicy::Refuse => quotas.take(principal, statements, bytes),
+            QuotaPolicy::HoldBack => {
                 let wait_max = self.queue_wait;
                 quotas
                     .take_waiting(principal, statements, bytes, wait_max)

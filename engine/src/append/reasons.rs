@@ -7,7 +7,7 @@ use deed_evidence::{
 };
 use deed_proto::v1::{self, rejection::Reason};
 
-use crate::ledger::step::Refusal as StepRefusal;
+use crate::ledger::step::RejectReason as StepRefusal;
 
 pub(super) fn rejection(refusal: &StepRefusal) -> v1::Rejection {
     let (reason, field, expected) = match refusal {

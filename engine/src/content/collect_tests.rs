@@ -1,7 +1,7 @@
 //! Tests of what is collected, and of what is not.
 
 use super::{
-    Begun, ContentError, State,
+    Begun, ContentError, ContentStatus,
     key_store::KeyBatch,
     seal::PIECE_BYTES,
     testing::{Fixture, NUMBER, ORPHAN_MS, content, ledger, noise, waits},
@@ -25,9 +25,9 @@ fn contents_that_no_leaf_names_are_collected_in_time() {
     assert_eq!((collected.contents, collected.complete), (1, true));
 
     let state = |digest| fixture.contents.held(NUMBER, &digest).unwrap();
-    assert_eq!(state(named.digest), State::Held);
-    assert_eq!(state(orphan.digest), State::Unknown);
-    assert_eq!(state(young.digest), State::Held);
+    assert_eq!(state(named.digest), ContentStatus::Held);
+    assert_eq!(state(orphan.digest), ContentStatus::Unknown);
+    assert_eq!(state(young.digest), ContentStatus::Held);
     let quota = &fixture.contents.shared.quota;
     assert_eq!(quota.stored("somebody"), 2 * (2000 + 256));
     assert!(
@@ -80,9 +80,9 @@ fn with_little_space_contents_are_refused_and_orphans_go_first() {
     let collected = fixture.collect().unwrap();
     assert_eq!((collected.contents, collected.uploads), (1, 1));
     let state = |digest| fixture.contents.held(NUMBER, &digest).unwrap();
-    assert_eq!(state(named.digest), State::Held);
-    assert_eq!(state(orphan.digest), State::Unknown);
-    assert_eq!(state(young.digest), State::Held);
+    assert_eq!(state(named.digest), ContentStatus::Held);
+    assert_eq!(state(orphan.digest), ContentStatus::Unknown);
+    assert_eq!(state(young.digest), ContentStatus::Held);
     assert_eq!(fixture.read(named.digest).unwrap(), named.bytes);
     disk.pretend(100 << 30);
     fixture.hold(vec![orphan]).unwrap();
@@ -109,8 +109,8 @@ fn what_is_stored_again_is_kept_as_long_as_if_it_were_new() {
     assert_eq!(fixture.collect().unwrap().contents, 1);
     assert!(!keep(lost.digest));
     let state = |digest| fixture.contents.held(NUMBER, &digest).unwrap();
-    assert_eq!(state(attached.digest), State::Held);
-    assert_eq!(state(put.digest), State::Held);
+    assert_eq!(state(attached.digest), ContentStatus::Held);
+    assert_eq!(state(put.digest), ContentStatus::Held);
     fixture.clock.set(2 * OLD);
     assert_eq!(fixture.collect().unwrap().contents, 2);
     fixture.close();
@@ -126,7 +126,7 @@ fn a_content_that_is_being_named_is_not_collected() {
     fixture.block_on(async {
         let naming = fixture.contents.enter(NUMBER).await;
         let state = fixture.contents.held(NUMBER, &held.digest).unwrap();
-        assert_eq!(state, State::Held);
+        assert_eq!(state, ContentStatus::Held);
         let collecting = std::sync::Arc::clone(&fixture.contents);
         let collecting = tokio::spawn(async move { collecting.collect().await });
         // The collection has found the content once it waits at the gate: from then on it lets no
@@ -182,7 +182,7 @@ fn what_a_crash_left_is_collected() {
 
     let fixture = Fixture::open(dir.path());
     let state = |digest| fixture.contents.held(NUMBER, &digest).unwrap();
-    assert_eq!(state(keyless.digest), State::Unknown);
+    assert_eq!(state(keyless.digest), ContentStatus::Unknown);
     // Keys of contents that an older copy of the store lacks must not be destroyed at once.
     let collected = fixture.collect().unwrap();
     assert_eq!((collected.uploads, collected.keys), (1, 0));

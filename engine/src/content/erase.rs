@@ -18,7 +18,7 @@ use std::{
 use deed_evidence::{CommitmentDigest, TaskId};
 
 use super::{
-    ContentError, ContentStore, Reference, Shared, State,
+    ContentError, ContentStatus, ContentStore, Reference, Shared,
     gate::LoneGate,
     key_store::{KeyBatch, KeyStore},
     off_thread,
@@ -41,7 +41,7 @@ const PAGE_MAX: usize = 1 << 16;
 pub(crate) struct ErasureGuard {
     shared: Arc<Shared>,
     ledger: LedgerNumber,
-    contents: Vec<(CommitmentDigest, State)>,
+    contents: Vec<(CommitmentDigest, ContentStatus)>,
     gate: LoneGate,
 }
 
@@ -94,7 +94,7 @@ impl Newest {
 
 impl ErasureGuard {
     /// Returns the state of each content, in the order in which they were asked for.
-    pub(crate) fn contents(&self) -> &[(CommitmentDigest, State)] {
+    pub(crate) fn contents(&self) -> &[(CommitmentDigest, ContentStatus)] {
         &self.contents
     }
 
@@ -148,7 +148,7 @@ impl ErasureGuard {
             // An empty content has no bytes to protect.
             let record = shared.store.content(ledger, digest)?;
             let is_empty = record.is_none_or(|record| record.size == 0);
-            if *state == State::Held
+            if *state == ContentStatus::Held
                 && !is_empty
                 && let Some(key) = shared.keys.key(ledger, digest)?
             {
@@ -162,7 +162,7 @@ impl ErasureGuard {
         let limit = TWINS_MAX + named.len();
         let mut twins = Vec::new();
         for digest in shared.keys.tagged(ledger, &tags, limit)? {
-            if !named.contains(&digest) && shared.state(ledger, &digest)? == State::Held {
+            if !named.contains(&digest) && shared.state(ledger, &digest)? == ContentStatus::Held {
                 twins.push(digest);
             }
         }

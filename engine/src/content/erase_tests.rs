@@ -12,7 +12,7 @@ use deed_evidence::{
 };
 
 use super::{
-    Begun, ContentError, NewContent, State, seal,
+    Begun, ContentError, ContentStatus, NewContent, seal,
     testing::{self, Fixture, NUMBER, content, ledger, noise, read_all, waits},
 };
 
@@ -109,7 +109,7 @@ fn an_erased_content_is_in_no_file() {
         let read = fixture.read(gone.digest);
         assert!(matches!(read, Err(ContentError::Erased { leaf: 7, .. })));
         let state = fixture.contents.held(NUMBER, &gone.digest).unwrap();
-        assert_eq!(state, State::Erased(7));
+        assert_eq!(state, ContentStatus::Erased(7));
 
         fixture.contents.shared.keys.flush_and_compact();
         assert_eq!(secrets.found_in(&data_dir), [""; 0], "{moved}");
@@ -145,7 +145,7 @@ fn an_erasure_that_a_crash_interrupted_is_finished_at_the_start() {
     assert_eq!(secrets.found_in(&data_dir), [""; 0]);
     assert_eq!(fixture.store.erasing(NUMBER).count(), 0);
     let state = fixture.contents.held(NUMBER, &gone.digest).unwrap();
-    assert_eq!(state, State::Erased(4));
+    assert_eq!(state, ContentStatus::Erased(4));
     fixture.close();
 }
 
@@ -190,7 +190,14 @@ fn a_guard_tells_what_is_known_and_who_names_it() {
         )
         .unwrap();
     let states: Vec<_> = guard.contents().iter().map(|(_, state)| *state).collect();
-    assert_eq!(states, [State::Held, State::Erased(11), State::Unknown]);
+    assert_eq!(
+        states,
+        [
+            ContentStatus::Held,
+            ContentStatus::Erased(11),
+            ContentStatus::Unknown
+        ]
+    );
     // Even leaves belong to one task, odd ones to none: the newest of each is returned.
     let mut leaves: Vec<_> = guard
         .references(&held.digest)
@@ -209,9 +216,9 @@ fn a_guard_tells_what_is_known_and_who_names_it() {
         .unwrap();
     assert_eq!(erased, 1);
     let state = |digest| fixture.contents.held(NUMBER, &digest).unwrap();
-    assert_eq!(state(held.digest), State::Erased(20));
-    assert_eq!(state(gone.digest), State::Erased(11));
-    assert_eq!(state(unknown), State::Unknown);
+    assert_eq!(state(held.digest), ContentStatus::Erased(20));
+    assert_eq!(state(gone.digest), ContentStatus::Erased(11));
+    assert_eq!(state(unknown), ContentStatus::Unknown);
     assert_eq!(fixture.store.references(NUMBER, &held.digest, 0).count(), 0);
     fixture.close();
 }

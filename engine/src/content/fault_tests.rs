@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    ContentError, NewContent, State,
+    ContentError, ContentStatus, NewContent,
     testing::{Fixture, NUMBER, ORPHAN_MS, content, noise},
     writer::Disk,
 };
@@ -107,23 +107,30 @@ fn every_write_may_fail_before_and_after_it_persisted() {
                 .collect();
             let whole = held || (write == 1 && persisted);
             let expected = if held {
-                [State::Erased(8), State::Held, State::Held, State::Held]
+                [
+                    ContentStatus::Erased(8),
+                    ContentStatus::Held,
+                    ContentStatus::Held,
+                    ContentStatus::Held,
+                ]
             } else if whole {
-                [State::Held; 4]
+                [ContentStatus::Held; 4]
             } else {
-                [State::Unknown; 4]
+                [ContentStatus::Unknown; 4]
             };
             assert_eq!(states, expected, "{fault:?}");
             for (content, state) in all.iter().zip(&states) {
                 match state {
-                    State::Held => assert_eq!(fixture.read(content.digest).unwrap(), content.bytes),
+                    ContentStatus::Held => {
+                        assert_eq!(fixture.read(content.digest).unwrap(), content.bytes)
+                    }
                     _ => assert!(fixture.read(content.digest).is_err(), "{fault:?}"),
                 }
             }
             // The start has finished the erasure, and the keys of a failed hold are collected.
             assert_eq!(fixture.store.erasing(NUMBER).count(), 0, "{fault:?}");
             for (content, state) in all.iter().zip(&states) {
-                if *state == State::Held {
+                if *state == ContentStatus::Held {
                     fixture.refer(content.digest, &[2]);
                 }
             }
@@ -140,7 +147,7 @@ fn every_write_may_fail_before_and_after_it_persisted() {
                     .keys
                     .key(NUMBER, &content.digest)
                     .unwrap();
-                assert_eq!(key.is_some(), *state == State::Held, "{fault:?}");
+                assert_eq!(key.is_some(), *state == ContentStatus::Held, "{fault:?}");
             }
             // All contents can be sent again.
             let rest = &all[usize::from(held)..];

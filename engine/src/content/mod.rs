@@ -127,7 +127,7 @@ pub struct NewContent {
 
 /// The state of a content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum ContentStatus {
     Held,
     /// Erased by the Erasure at this leaf.
     Erased(u64),
@@ -351,7 +351,7 @@ impl ContentStore {
         &self,
         ledger: LedgerNumber,
         digest: &CommitmentDigest,
-    ) -> Result<State, ContentError> {
+    ) -> Result<ContentStatus, ContentError> {
         Ok(self.shared.state(ledger, digest)?)
     }
 
@@ -464,21 +464,25 @@ impl Drop for ContentStore {
 }
 
 impl Shared {
-    fn state(&self, ledger: LedgerNumber, digest: &CommitmentDigest) -> Result<State, StoreError> {
+    fn state(
+        &self,
+        ledger: LedgerNumber,
+        digest: &CommitmentDigest,
+    ) -> Result<ContentStatus, StoreError> {
         if let Some(leaf) = self.store.erased(ledger, digest)? {
-            return Ok(State::Erased(leaf));
+            return Ok(ContentStatus::Erased(leaf));
         }
         let record = self.store.content(ledger, digest)?;
         let Some(upload) = record.and_then(|record| record.upload_id()) else {
-            return Ok(State::Unknown);
+            return Ok(ContentStatus::Unknown);
         };
         let key = self.keys.key(ledger, digest)?;
         if key.is_some_and(|key| key.upload == upload) {
-            return Ok(State::Held);
+            return Ok(ContentStatus::Held);
         }
         // The content may have been erased between the reads.
         let erased = self.store.erased(ledger, digest)?;
-        Ok(erased.map_or(State::Unknown, State::Erased))
+        Ok(erased.map_or(ContentStatus::Unknown, ContentStatus::Erased))
     }
 
     fn mark_in_use(&self, ledger: LedgerNumber) {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use deed_evidence::{CommitmentDigest, commitment::Salt};
 
 use super::{
-    Binding, ContentError, ContentStore, LedgerRef, Shared, State, UploadId,
+    Binding, ContentError, ContentStatus, ContentStore, LedgerRef, Shared, UploadId,
     seal::{self, Opener},
 };
 
@@ -123,9 +123,9 @@ impl Shared {
     /// meanwhile, or damaged.
     fn gone(&self, ledger: LedgerRef, digest: CommitmentDigest, what: &str) -> ContentError {
         match self.state(ledger.number, &digest) {
-            Ok(State::Erased(leaf)) => return ContentError::Erased { digest, leaf },
+            Ok(ContentStatus::Erased(leaf)) => return ContentError::Erased { digest, leaf },
             Err(error) => return error.into(),
-            Ok(State::Held | State::Unknown) => {}
+            Ok(ContentStatus::Held | ContentStatus::Unknown) => {}
         }
         match self.store.content(ledger.number, &digest) {
             Ok(None) => ContentError::Unknown { digest },

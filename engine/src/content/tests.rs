@@ -6,7 +6,7 @@ use bytes::Bytes;
 use deed_evidence::CommitmentDigest;
 
 use super::{
-    Begun, ContentError, ContentStartError, KeyFileError, LedgerRef, NewContent, State,
+    Begun, ContentError, ContentStartError, ContentStatus, KeyFileError, LedgerRef, NewContent,
     seal::{self, PIECE_BYTES},
     testing::{self, Fixture, NUMBER, content, ledger, noise},
     upload::Upload,
@@ -86,13 +86,13 @@ fn contents_of_every_size_come_back_also_after_a_restart() {
         assert_eq!(fixture.read(content.digest).unwrap(), content.bytes);
         assert_eq!(
             fixture.contents.held(NUMBER, &content.digest).unwrap(),
-            State::Held
+            ContentStatus::Held
         );
     }
     let unknown = CommitmentDigest::new([1; 32]);
     assert_eq!(
         fixture.contents.held(NUMBER, &unknown).unwrap(),
-        State::Unknown
+        ContentStatus::Unknown
     );
     assert!(matches!(
         fixture.read(unknown),
@@ -120,7 +120,7 @@ fn a_request_is_held_whole_or_not_at_all() {
     let refused = fixture.hold(vec![good.clone(), erased]);
     assert!(matches!(refused, Err(ContentError::Erased { leaf: 9, .. })));
     let state = fixture.contents.held(NUMBER, &good.digest).unwrap();
-    assert_eq!(state, State::Unknown);
+    assert_eq!(state, ContentStatus::Unknown);
 
     // A content that comes twice in one request is stored once.
     assert_eq!(fixture.hold(vec![good.clone(), good]).unwrap(), 1);

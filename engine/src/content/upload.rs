@@ -8,7 +8,7 @@ use prost::Message as _;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    Binding, ContentError, ContentStore, LedgerRef, QUEUE_WAIT, Shared, SharedGate, State,
+    Binding, ContentError, ContentStatus, ContentStore, LedgerRef, QUEUE_WAIT, Shared, SharedGate,
     UploadId,
     key_store::WrappedKey,
     off_thread,
@@ -58,9 +58,9 @@ impl ContentStore {
     ) -> Result<Begun, ContentError> {
         let shared = &self.shared;
         match shared.state(ledger.number, &digest)? {
-            State::Held => return Ok(Begun::AlreadyHeld),
-            State::Erased(leaf) => return Err(ContentError::Erased { digest, leaf }),
-            State::Unknown => {}
+            ContentStatus::Held => return Ok(Begun::AlreadyHeld),
+            ContentStatus::Erased(leaf) => return Err(ContentError::Erased { digest, leaf }),
+            ContentStatus::Unknown => {}
         }
         let max = shared.bytes_max;
         if size > max || seal::pieces(size).is_none() {

@@ -15,7 +15,7 @@ use prost::Message as _;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::{
-    Binding, ContentError, LedgerRef, NewContent, Shared, State, UploadId,
+    Binding, ContentError, ContentStatus, LedgerRef, NewContent, Shared, UploadId,
     erase::{self, Erasing},
     gate::LoneGate,
     key_store::{KeyBatch, KeyStore, WrappedKey},
@@ -273,7 +273,7 @@ impl Writer {
         ledger: LedgerNumber,
         digest: &CommitmentDigest,
     ) -> Result<bool, StoreError> {
-        if self.shared.state(ledger, digest)? != State::Held {
+        if self.shared.state(ledger, digest)? != ContentStatus::Held {
             return Ok(false);
         }
         let mut batch = Batch::default();
@@ -400,7 +400,7 @@ impl Plan {
         let mut refused = None;
         for content in &contents {
             let state = shared.state(content.ledger, &content.digest)?;
-            if let State::Erased(leaf) = state {
+            if let ContentStatus::Erased(leaf) = state {
                 let digest = content.digest;
                 refused = Some(ContentError::Erased { digest, leaf });
             }
@@ -409,13 +409,14 @@ impl Plan {
         let mut new = 0;
         for (content, state) in contents.into_iter().zip(states) {
             let id = (content.ledger, content.digest);
-            let wanted = refused.is_none() && state != State::Held && self.planned.insert(id);
+            let wanted =
+                refused.is_none() && state != ContentStatus::Held && self.planned.insert(id);
             if wanted {
                 self.put(shared, content)?;
                 new += 1;
                 continue;
             }
-            if refused.is_none() && state == State::Held {
+            if refused.is_none() && state == ContentStatus::Held {
                 // The client is told that the content is held, and may name it as late as one that
                 // stored it.
                 shared.renew(&mut self.contents, content.ledger, &content.digest)?;

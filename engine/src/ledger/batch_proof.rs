@@ -7,7 +7,7 @@ use deed_tlog::{
     BATCH_PAYLOADS_MAX, BatchPosition, BatchProof, BatchTree, InclusionProof, LeafIndex, TreeSize,
 };
 
-use super::{Ledger, Readable, read::ReadError};
+use super::{Ledger, PublishedTree, read::ReadError};
 use crate::store::{Family, StoreError};
 
 /// A batched statement, its manifest, and the proofs that tie them together.
@@ -27,7 +27,7 @@ impl Ledger {
     /// `None` if no manifest covers it. Reads the whole batch: at most 4,097 entries.
     pub fn batched_statement(
         &self,
-        readable: &Readable,
+        readable: &PublishedTree,
         index: LeafIndex,
         size: TreeSize,
     ) -> Result<Option<BatchedStatement>, ReadError> {

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use deed_tlog::{EdgeReader, Hash, LeafIndex, TileId, TileReader};
 
-use super::Readable;
+use super::PublishedTree;
 use crate::store::{Batch, Family, LedgerNumber, Store, StoreError, keys};
 
 /// Leaves of a segment: those under one full tile of level 1.
@@ -28,7 +28,7 @@ const RECORD_BYTES: usize = PREFIX_BYTES + 2;
 pub fn find(
     store: &Arc<Store>,
     ledger: LedgerNumber,
-    readable: &Readable,
+    readable: &PublishedTree,
     hash: &Hash,
 ) -> Result<Option<LeafIndex>, StoreError> {
     let size = readable.size().get();
@@ -120,7 +120,7 @@ pub(crate) fn buckets(leaf_hashes: &[Hash]) -> BTreeMap<u8, Vec<u8>> {
 pub(crate) fn write_segment(
     store: &Arc<Store>,
     ledger: LedgerNumber,
-    readable: &Readable,
+    readable: &PublishedTree,
     segment: u64,
 ) -> Result<(), StoreError> {
     if is_indexed(store, ledger, segment)? {
@@ -156,7 +156,7 @@ pub(crate) fn leaf_hashes(
 fn leaf_tile(
     store: &Arc<Store>,
     ledger: LedgerNumber,
-    readable: &Readable,
+    readable: &PublishedTree,
     index: u64,
 ) -> Result<Vec<Hash>, StoreError> {
     let missing =

@@ -57,7 +57,7 @@ pub struct Ledger {
     pub trust: step::SharedTrust,
     pub log_signers: LogSigners,
     store: Arc<Store>,
-    readable: watch::Sender<Arc<Readable>>,
+    readable: watch::Sender<Arc<PublishedTree>>,
     consistency_proofs: Mutex<read::ConsistencyProofs>,
     pub past_trust: PastTrust,
 }
@@ -65,7 +65,7 @@ pub struct Ledger {
 /// The published tree: what readers see, under its signed head. It is replaced as a whole when a
 /// turn is on disk, under the head guard, and about to be answered; never before.
 #[derive(Debug, Clone)]
-pub struct Readable {
+pub struct PublishedTree {
     pub edge: RightEdge,
     pub head: TreeHead,
     pub checkpoint: Bytes,
@@ -87,7 +87,7 @@ pub(crate) fn stands_still(confirmed: Option<Clock>, time: Micros, now: Micros) 
     })
 }
 
-impl Readable {
+impl PublishedTree {
     /// Returns true if the ledger's time is ahead of a clock that an operator has confirmed. It
     /// stands still until the clock has reached it, unless the clock is set back once more.
     pub(crate) fn stands_still(&self, now: Micros) -> bool {
@@ -111,18 +111,18 @@ impl Ledger {
     }
 
     /// Returns the published tree.
-    pub fn readable(&self) -> Arc<Readable> {
+    pub fn readable(&self) -> Arc<PublishedTree> {
         self.readable.borrow().clone()
     }
 
     /// Follows the published tree. A watcher sees the newest one, and skips those in between.
-    pub fn watch(&self) -> watch::Receiver<Arc<Readable>> {
+    pub fn watch(&self) -> watch::Receiver<Arc<PublishedTree>> {
         self.readable.subscribe()
     }
 
     /// Publishes a turn's tree. It never goes back to a smaller tree. Returns the number of log
     /// keys that came into force with it.
-    pub(crate) fn publish(&self, readable: Arc<Readable>) -> usize {
+    pub(crate) fn publish(&self, readable: Arc<PublishedTree>) -> usize {
         let mut before = readable.size();
         let now = readable.size();
         self.readable.send_if_modified(|current| {

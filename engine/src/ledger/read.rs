@@ -1,4 +1,4 @@
-//! Reading a ledger: proofs, heads, tiles and entries, all as of one [`Readable`].
+//! Reading a ledger: proofs, heads, tiles and entries, all as of one [`PublishedTree`].
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -11,7 +11,7 @@ use deed_tlog::{
 };
 use thiserror::Error;
 
-use super::{Ledger, Readable, index};
+use super::{Ledger, PublishedTree, index};
 use crate::store::{Family, StoreError, read::Run};
 
 /// The reason for which a read has no answer.
@@ -56,7 +56,7 @@ impl Ledger {
     /// Returns the inclusion proof of leaf `index` in the tree of `size` leaves.
     pub fn inclusion(
         &self,
-        readable: &Readable,
+        readable: &PublishedTree,
         index: LeafIndex,
         size: TreeSize,
     ) -> Result<InclusionProof, ReadError> {
@@ -68,7 +68,7 @@ impl Ledger {
     /// Returns inclusion proofs of `leaves` in the tree of `readable`; reads each tile once.
     pub fn inclusions(
         &self,
-        readable: &Readable,
+        readable: &PublishedTree,
         indexes: &[LeafIndex],
     ) -> Result<Vec<InclusionProof>, ReadError> {
         self.inclusions_at(readable, indexes, readable.size())
@@ -77,7 +77,7 @@ impl Ledger {
     /// Returns inclusion proofs of `leaves` in the tree of `size` leaves, which `readable` covers.
     pub fn inclusions_at(
         &self,
-        readable: &Readable,
+        readable: &PublishedTree,
         indexes: &[LeafIndex],
         size: TreeSize,
     ) -> Result<Vec<InclusionProof>, ReadError> {
@@ -90,7 +90,7 @@ impl Ledger {
     /// `sizes.new`.
     pub fn consistency(
         &self,
-        readable: &Readable,
+        readable: &PublishedTree,
         sizes: SizeRange,
     ) -> Result<ConsistencyProof, ReadError> {
         self.check_size(readable, "tree size", sizes.new)?;
@@ -110,7 +110,11 @@ impl Ledger {
     /// Signing an old head again is safe only if it is the head of that size. Tiles come from a
     /// disk, so the root that they give is first proven consistent with the newest head, whose
     /// root was never on a disk alone.
-    pub fn checkpoint_at(&self, readable: &Readable, size: TreeSize) -> Result<Bytes, ReadError> {
+    pub fn checkpoint_at(
+        &self,
+        readable: &PublishedTree,
+        size: TreeSize,
+    ) -> Result<Bytes, ReadError> {
         if size == readable.size() {
             return Ok(readable.checkpoint.clone());
         }
@@ -133,7 +137,7 @@ impl Ledger {
     }
 
     /// Returns the entry at leaf `index`.
-    pub fn entry(&self, readable: &Readable, index: LeafIndex) -> Result<Bytes, ReadError> {
+    pub fn entry(&self, readable: &PublishedTree, index: LeafIndex) -> Result<Bytes, ReadError> {
         self.check_index(readable, index)?;
         Ok(self.store.entry(self.number, index.get())?)
     }
@@ -152,7 +156,7 @@ impl Ledger {
     /// Returns the leaf of the statement with this session and sequence.
     pub fn leaf_of_statement(
         &self,
-        readable: &Readable,
+        readable: &PublishedTree,
         session: &SessionId,
         sequence: Sequence,
     ) -> Result<LeafIndex, ReadError> {
@@ -183,18 +187,26 @@ impl Ledger {
     }
 
     /// The lowest leaf with this hash.
-    pub fn leaf_of_hash(&self, readable: &Readable, hash: &Hash) -> Result<LeafIndex, ReadError> {
+    pub fn leaf_of_hash(
+        &self,
+        readable: &PublishedTree,
+        hash: &Hash,
+    ) -> Result<LeafIndex, ReadError> {
         index::find(&self.store, self.number, readable, hash)?
             .ok_or_else(|| ReadError::NotFound(format!("no leaf has the hash {hash}")))
     }
 
     /// The hash of one leaf, computed from its entry.
-    pub fn leaf_hash(&self, readable: &Readable, index: LeafIndex) -> Result<Hash, ReadError> {
+    pub fn leaf_hash(&self, readable: &PublishedTree, index: LeafIndex) -> Result<Hash, ReadError> {
         Ok(leaf_hash(&self.entry(readable, index)?))
     }
 
     /// The hashes of a tile, as many as its id says; `None` if the tree has not so many.
-    pub fn tile(&self, readable: &Readable, tile: TileId) -> Result<Option<Vec<Hash>>, StoreError> {
+    pub fn tile(
+        &self,
+        readable: &PublishedTree,
+        tile: TileId,
+    ) -> Result<Option<Vec<Hash>>, StoreError> {
         let in_tree = TileId::in_tree(tile.level(), tile.index(), readable.size());
         if in_tree.is_none_or(|there| there.width() < tile.width()) {
             return Ok(None);
@@ -209,7 +221,7 @@ impl Ledger {
 
     pub fn check_size(
         &self,
-        readable: &Readable,
+        readable: &PublishedTree,
         what: &'static str,
         asked: TreeSize,
     ) -> Result<(), ReadError> {
@@ -224,7 +236,7 @@ impl Ledger {
         })
     }
 
-    pub fn check_index(&self, readable: &Readable, index: LeafIndex) -> Result<(), ReadError> {
+    pub fn check_index(&self, readable: &PublishedTree, index: LeafIndex) -> Result<(), ReadError> {
         let size = readable.size();
         if size.contains(index) {
             return Ok(());
@@ -255,4 +267,4 @@ impl Ledger {
 }
 
 /// A watch of a ledger's published trees, for streams.
-pub type Heads = tokio::sync::watch::Receiver<Arc<Readable>>;
+pub type Heads = tokio::sync::watch::Receiver<Arc<PublishedTree>>;

@@ -19,7 +19,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use super::{
-    Ledger, Readable,
+    Ledger, PublishedTree,
     due::next_look,
     past_trust::PastTrust,
     policies::{self, Policies},
@@ -40,7 +40,7 @@ use crate::{
 
 /// The reason for which a ledger cannot be created or loaded.
 #[derive(Debug, Error)]
-pub enum RegistryError {
+pub enum LedgerRegistryError {
     #[error("no ledger is named {name:?}; `deed ledger list` shows those there are")]
     NotFound { name: String },
     #[error("a ledger named {name:?} is there already")]
@@ -73,7 +73,7 @@ const LOADED_MAX: usize = 1024;
 const POLICY_BYTES_MAX: usize = 256 << 20;
 
 /// All ledgers of a server.
-pub struct Registry {
+pub struct LedgerRegistry {
     store: Arc<Store>,
     identity: Arc<Identity>,
     clock: Arc<Timekeeper>,
@@ -94,7 +94,7 @@ pub struct Registry {
 /// A ledger in memory.
 struct Loaded {
     ledger: Arc<Ledger>,
-    /// Value of [`Registry::loads`] when the ledger was last asked for.
+    /// Value of [`LedgerRegistry::loads`] when the ledger was last asked for.
     used: AtomicU64,
 }
 
@@ -122,7 +122,7 @@ impl Loaded {
 /// A ledger that is about to be created; its shard will commit its records.
 pub struct NewLedger {
     pub ledger: Arc<Ledger>,
-    pub readable: Arc<Readable>,
+    pub readable: Arc<PublishedTree>,
     pub state: LedgerState,
     records: Records,
 }
@@ -142,13 +142,13 @@ impl NewLedger {
 
 /// A name that is being loaded, as long as a caller holds or waits for its lock.
 struct Loading<'a> {
-    registry: &'a Registry,
+    registry: &'a LedgerRegistry,
     name: &'a str,
     held: Arc<Mutex<()>>,
 }
 
 impl<'a> Loading<'a> {
-    fn of(registry: &'a Registry, name: &'a str) -> Self {
+    fn of(registry: &'a LedgerRegistry, name: &'a str) -> Self {
         let mut loading = registry.loading.lock();
         let held = Arc::clone(loading.entry(name.to_owned()).or_default());
         Self {
@@ -177,7 +177,7 @@ pub struct Page {
     pub more: bool,
 }
 
-impl Registry {
+impl LedgerRegistry {
     pub fn new(store: Arc<Store>, identity: Identity, clock: Arc<Timekeeper>) -> Self {
         Self {
             store,
@@ -317,11 +317,11 @@ impl Registry {
     }
 
     /// Returns the ledger `name`; loads it from the store if it is not in memory.
-    pub fn ledger(&self, name: &str) -> Result<Arc<Ledger>, RegistryError> {
+    pub fn ledger(&self, name: &str) -> Result<Arc<Ledger>, LedgerRegistryError> {
         if let Some(ledger) = self.loaded(name) {
             return Ok(ledger);
         }
-        let not_found = || RegistryError::NotFound {
+        let not_found = || LedgerRegistryError::NotFound {
             name: name.chars().take(64).collect(),
         };
         let name = LedgerName::parse(name).ok_or_else(not_found)?.as_str();
@@ -338,7 +338,7 @@ impl Registry {
             return Err(not_found());
         }
         let record = self.store.ledger(name)?.ok_or_else(not_found)?;
-        let failed = |cause| RegistryError::Load {
+        let failed = |cause| LedgerRegistryError::Load {
             name: name.to_owned(),
             cause,
         };
@@ -348,7 +348,7 @@ impl Registry {
                 let number = LedgerNumber(record.number);
                 StoreError::corrupt(Family::Heads, number, "the newest head is missing")
             })?;
-        let readable = Arc::new(Readable {
+        let readable = Arc::new(PublishedTree {
             head: loaded.edge.head(),
             edge: loaded.edge,
             checkpoint: loaded.checkpoint,
@@ -373,7 +373,7 @@ impl Registry {
 
     /// Returns up to `limit` ledgers after the name `after`, and loads none of them. A head that
     /// cannot be read is `None`: one damaged ledger must not hide the others.
-    pub fn page(&self, after: &str, limit: usize) -> Result<Page, RegistryError> {
+    pub fn page(&self, after: &str, limit: usize) -> Result<Page, LedgerRegistryError> {
         let mut records = self.store.ledgers_after(after, limit + 1)?;
         let more = records.len() > limit;
         records.truncate(limit);
@@ -403,8 +403,8 @@ impl Registry {
         &self,
         name: &str,
         authority_keys: &[Bytes],
-        commit: impl FnOnce(NewLedger) -> Result<(), RegistryError>,
-    ) -> Result<Arc<Ledger>, RegistryError> {
+        commit: impl FnOnce(NewLedger) -> Result<(), LedgerRegistryError>,
+    ) -> Result<Arc<Ledger>, LedgerRegistryError> {
         self.create_under(deed_evidence::RULES_VERSION, name, authority_keys, commit)
     }
 
@@ -414,13 +414,15 @@ impl Registry {
         rules_version: u32,
         name: &str,
         authority_keys: &[Bytes],
-        commit: impl FnOnce(NewLedger) -> Result<(), RegistryError>,
-    ) -> Result<Arc<Ledger>, RegistryError> {
-        let name = LedgerName::parse(name).ok_or(RegistryError::Name)?.as_str();
+        commit: impl FnOnce(NewLedger) -> Result<(), LedgerRegistryError>,
+    ) -> Result<Arc<Ledger>, LedgerRegistryError> {
+        let name = LedgerName::parse(name)
+            .ok_or(LedgerRegistryError::Name)?
+            .as_str();
         let authority_keys = checked_authority_keys(authority_keys)?;
         let _creating = self.creating.lock();
         if self.store.ledger(name)?.is_some() {
-            return Err(RegistryError::AlreadyExists {
+            return Err(LedgerRegistryError::AlreadyExists {
                 name: name.to_owned(),
             });
         }
@@ -450,7 +452,7 @@ impl Registry {
         rules_version: u32,
         name: &str,
         authority_keys: Vec<[u8; 32]>,
-    ) -> Result<NewLedger, RegistryError> {
+    ) -> Result<NewLedger, LedgerRegistryError> {
         let number = self.store.next_ledger()?;
         let partition = self.store.partition_for(number)?;
         let origin: Origin = format!("{}/logs/{name}", self.identity.name())
@@ -458,7 +460,7 @@ impl Registry {
             .expect("server and ledger names have only characters that an origin may have");
         let signer = self.identity.log_signer(&origin, 0);
         let mut nonce = [0; 32];
-        getrandom::fill(&mut nonce).map_err(RegistryError::Random)?;
+        getrandom::fill(&mut nonce).map_err(LedgerRegistryError::Random)?;
         let created_at = self
             .clock
             .read()
@@ -472,13 +474,13 @@ impl Registry {
             rules_version,
         };
         let entry = genesis.to_entry().map_err(|error| match error {
-            GenesisError::Statement(error) => RegistryError::AuthorityKeys(error.to_string()),
-            other => RegistryError::Defect(other.to_string()),
+            GenesisError::Statement(error) => LedgerRegistryError::AuthorityKeys(error.to_string()),
+            other => LedgerRegistryError::Defect(other.to_string()),
         })?;
         let id = LedgerId::new(deed_tlog::leaf_hash(&entry));
         let trust = Arc::new(RwLock::new(trust::TrustState::genesis(id, &genesis)));
         let (state, records) = LedgerState::create(&entry, created_at, Arc::clone(&trust))
-            .map_err(|error| RegistryError::Defect(error.to_string()))?;
+            .map_err(|error| LedgerRegistryError::Defect(error.to_string()))?;
         let record = LedgerRecord {
             number: number.0,
             name: name.to_owned(),
@@ -490,7 +492,7 @@ impl Registry {
             partition: Some(u32::from(partition.number())),
         };
         let head = state.edge().head();
-        let mut readable = Readable {
+        let mut readable = PublishedTree {
             edge: state.edge().clone(),
             head,
             checkpoint: Bytes::new(),
@@ -512,12 +514,16 @@ impl Registry {
         })
     }
 
-    fn open(&self, record: LedgerRecord, readable: Arc<Readable>) -> Result<Ledger, RegistryError> {
+    fn open(
+        &self,
+        record: LedgerRecord,
+        readable: Arc<PublishedTree>,
+    ) -> Result<Ledger, LedgerRegistryError> {
         let number = LedgerNumber(record.number);
         let corrupt = |what: &str| StoreError::corrupt(Family::Meta, number, what);
         let trust =
             recover::trust(&self.store, number, &record.genesis_entry).map_err(|cause| {
-                RegistryError::Load {
+                LedgerRegistryError::Load {
                     name: record.name.clone(),
                     cause,
                 }
@@ -545,9 +551,9 @@ impl Registry {
     fn open_with(
         &self,
         record: LedgerRecord,
-        readable: Arc<Readable>,
+        readable: Arc<PublishedTree>,
         trust: SharedTrust,
-    ) -> Result<Ledger, RegistryError> {
+    ) -> Result<Ledger, LedgerRegistryError> {
         let number = LedgerNumber(record.number);
         let corrupt = |what: &str| StoreError::corrupt(Family::Meta, number, what);
         let id = Hash::try_from(&record.ledger_id[..])
@@ -579,8 +585,8 @@ impl Registry {
     }
 }
 
-fn checked_authority_keys(keys: &[Bytes]) -> Result<Vec<[u8; 32]>, RegistryError> {
-    let fail = |what: String| Err(RegistryError::AuthorityKeys(what));
+fn checked_authority_keys(keys: &[Bytes]) -> Result<Vec<[u8; 32]>, LedgerRegistryError> {
+    let fail = |what: String| Err(LedgerRegistryError::AuthorityKeys(what));
     if keys.is_empty() || keys.len() > 16 {
         return fail(format!("{} given where 1 to 16 are wanted", keys.len()));
     }

@@ -15,7 +15,7 @@ use deed_tlog::{Checkpoint, Origin, TreeSize, VerifierKey};
 
 use super::{
     Ledger,
-    step::{Placement, Refusal},
+    step::{Placement, RejectReason},
     step_tests::ByHand,
 };
 use crate::{
@@ -171,7 +171,7 @@ fn the_server_takes_no_key_that_it_does_not_have() {
     assert!(matches!(placed[0], Placement::Linked(at) if at.leaf == 1));
     assert_eq!(
         placed[1],
-        Placement::Refused(Refusal::Trust(TrustRefusal::LogKeyUsed {
+        Placement::Refused(RejectReason::Trust(TrustRefusal::LogKeyUsed {
             first_size: TreeSize::new(2)
         }))
     );

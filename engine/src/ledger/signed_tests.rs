@@ -14,7 +14,7 @@ use deed_tlog::SigningKey;
 use proptest::prelude::*;
 
 use super::{
-    step::{Placement, Refusal},
+    step::{Placement, RejectReason},
     step_tests::{ByHand, NUMBER, admit_with, brief, envelope_of},
 };
 use crate::{
@@ -70,14 +70,14 @@ fn reasons(rejected: &[Rejected]) -> Vec<(usize, Reason)> {
 
 fn speaker(placements: &[Placement]) -> SpeakerRefusal {
     match placements {
-        [Placement::Refused(Refusal::Speaker(refusal))] => *refusal,
+        [Placement::Refused(RejectReason::Speaker(refusal))] => *refusal,
         other => panic!("{other:?}"),
     }
 }
 
 fn trust(placements: &[Placement]) -> TrustRefusal {
     match placements {
-        [Placement::Refused(Refusal::Trust(refusal))] => *refusal,
+        [Placement::Refused(RejectReason::Trust(refusal))] => *refusal,
         other => panic!("{other:?}"),
     }
 }
@@ -333,7 +333,7 @@ fn a_batch_is_recorded_whole_or_not_at_all() {
                 }
                 .into()
             ),
-            Placement::Refused(Refusal::Batch { culprit: 1 }),
+            Placement::Refused(RejectReason::Batch { culprit: 1 }),
         ]
     );
     // One of its statements, signed by itself, has the same payload as the recorded one.
@@ -345,11 +345,11 @@ fn a_batch_is_recorded_whole_or_not_at_all() {
     let placements = say(&mut ledger, 9, &ahead);
     assert_eq!(
         placements[0],
-        Placement::Refused(Refusal::Batch { culprit: 1 })
+        Placement::Refused(RejectReason::Batch { culprit: 1 })
     );
     assert_eq!(
         placements[2],
-        Placement::Refused(Refusal::Batch { culprit: 1 })
+        Placement::Refused(RejectReason::Batch { culprit: 1 })
     );
     assert_eq!(ledger.entries().len(), 6);
 }

@@ -28,15 +28,15 @@ use deed_tlog::{LeafIndex, RightEdge, leaf_hash};
 use parking_lot::RwLock;
 
 use assessing::unread;
-use batch::Group;
+use batch::StatementBatch;
 pub(crate) use held::forget_most;
-pub use placement::{Placed, Placement, Refusal, StepError};
-use touched::{Standing, Touched, TouchedSessions};
+pub use placement::{Placement, RecordedLeaf, RejectReason, StepError};
+use touched::{CachedAuthorization, SessionDelta, SessionDeltas};
 pub(crate) use turn::{Records, Turn};
 
 use crate::{
     admission::{Admitted, AdmittedBatch, Kind},
-    content::State,
+    content::ContentStatus,
     metrics::Assessments,
     store::{StoreError, pack::Packer, read::Run},
 };
@@ -46,7 +46,7 @@ use crate::{
 pub(crate) type SharedTrust = Arc<RwLock<trust::TrustState>>;
 
 /// What the step may ask about the past: the store, which may be a turn or two behind.
-pub trait Past {
+pub trait StateReader {
     /// Waits until every finished turn is in the store.
     fn settle(&mut self) -> Result<(), StoreError>;
     /// Called only for sessions that no unsettled turn has touched.
@@ -144,7 +144,7 @@ impl LedgerState {
     }
 
     /// Begins a turn.
-    pub fn begin(&mut self, past: &mut impl Past) -> Result<Turn, StepError> {
+    pub fn begin(&mut self, past: &mut impl StateReader) -> Result<Turn, StepError> {
         self.keep_bounds(past)?;
         let turn = self.begin_cached();
         self.look_at_timers(&turn, past)?;
@@ -157,7 +157,7 @@ impl LedgerState {
             packer: Packer::new(first_leaf),
             leaf_hashes: Vec::new(),
             first_leaf,
-            touched: TouchedSessions::default(),
+            touched: SessionDeltas::default(),
             trust_leaves: Vec::new(),
             references: Vec::new(),
             erased: Vec::new(),
@@ -187,7 +187,7 @@ impl LedgerState {
         &mut self,
         turn: &mut Turn,
         batch: &AdmittedBatch,
-        past: &mut impl Past,
+        past: &mut impl StateReader,
     ) -> Result<Vec<Placement>, StepError> {
         let mut placements = Vec::new();
         self.apply_some(turn, batch, &mut placements, past, &mut |_| false)?;
@@ -203,7 +203,7 @@ impl LedgerState {
         turn: &mut Turn,
         batch: &AdmittedBatch,
         placements: &mut Vec<Placement>,
-        past: &mut impl Past,
+        past: &mut impl StateReader,
         is_enough: &mut impl FnMut(usize) -> bool,
     ) -> Result<(), StepError> {
         let all = batch.statements();
@@ -219,7 +219,7 @@ impl LedgerState {
                 Kind::Manifest(step) => {
                     let begin = placements.len() + 1;
                     let members = &all[begin..begin + step.count.get() as usize];
-                    let group = Group {
+                    let group = StatementBatch {
                         batch,
                         manifest: statement,
                         members,
@@ -242,7 +242,7 @@ impl LedgerState {
         turn: &mut Turn,
         batch: &AdmittedBatch,
         statement: &Admitted,
-        past: &mut impl Past,
+        past: &mut impl StateReader,
     ) -> Result<Judgement, StepError> {
         let header = batch.header(statement);
         let touched = turn.touched.get_or_insert(header.session, || {
@@ -250,7 +250,7 @@ impl LedgerState {
                 Some(known) => Some(known),
                 None => past.session(&header.session)?,
             };
-            Ok::<_, StepError>(known.map(Touched::stored).unwrap_or_default())
+            Ok::<_, StepError>(known.map(SessionDelta::stored).unwrap_or_default())
         })?;
         if header.previous.is_some() {
             touched.digest(&turn.packer)?;
@@ -288,7 +288,7 @@ impl LedgerState {
             if let Err(refusal) = trust.may_speak(&speaker, header.producer, at) {
                 return Ok(Judgement::Refused(refusal.into()));
             }
-            touched.standing = Some(Standing {
+            touched.standing = Some(CachedAuthorization {
                 speaker,
                 trust_version: trust.version(),
                 until: trust.stable_until(at),
@@ -302,7 +302,7 @@ impl LedgerState {
         turn: &mut Turn,
         batch: &AdmittedBatch,
         statement: &Admitted,
-        past: &mut impl Past,
+        past: &mut impl StateReader,
     ) -> Result<Placement, StepError> {
         let beyond_timers = self.beyond_timers(turn, batch, statement, 1, past)?;
         match self.judge(turn, batch, statement, past)? {
@@ -356,7 +356,7 @@ impl LedgerState {
     }
 
     /// Returns the reason why a body, or its form, is not taken under the rules in force.
-    fn beyond_rules(&self, batch: &AdmittedBatch, statement: &Admitted) -> Option<Refusal> {
+    fn beyond_rules(&self, batch: &AdmittedBatch, statement: &Admitted) -> Option<RejectReason> {
         let header = batch.header(statement);
         let trust = self.trust.read();
         if header.body.needs_policy()
@@ -367,12 +367,12 @@ impl LedgerState {
         let found = trust.rules_version();
         drop(trust);
         if found >= RULES_ASSESSED {
-            let breach = header.breach.map(Refusal::Form);
+            let breach = header.breach.map(RejectReason::Form);
             return breach.or_else(|| unread(batch, statement));
         }
         let owners = header.producer == AUTHORITY_PRODUCER && !header.body.is_trust();
         let needs_assessment = owners || header.body.needs_assessment();
-        needs_assessment.then_some(Refusal::RulesVersion {
+        needs_assessment.then_some(RejectReason::RulesVersion {
             found,
             wanted: RULES_ASSESSED,
         })
@@ -386,7 +386,7 @@ impl LedgerState {
         batch: &AdmittedBatch,
         statement: &Admitted,
         said: &TrustStatement,
-        past: &mut impl Past,
+        past: &mut impl StateReader,
     ) -> Result<Placement, StepError> {
         match self.judge(turn, batch, statement, past)? {
             Judgement::Next => {}
@@ -417,17 +417,19 @@ impl LedgerState {
         }
         if matches!(said, TrustStatement::Erasure(_)) {
             let Some(known) = batch.erasable() else {
-                return Ok(Placement::Refused(Refusal::ErasureElsewhere));
+                return Ok(Placement::Refused(RejectReason::ErasureElsewhere));
             };
             for one in known {
                 let content = one.content;
                 let refusal = match one.state {
-                    State::Held => trust
+                    ContentStatus::Held => trust
                         .erasable(&content, &one.references, at)
                         .err()
                         .map(|refusal| TrustRefusal::Erasure(refusal).into()),
-                    State::Erased(leaf) => Some(Refusal::ContentErased { content, leaf }),
-                    State::Unknown => Some(Refusal::ContentUnknown { content }),
+                    ContentStatus::Erased(leaf) => {
+                        Some(RejectReason::ContentErased { content, leaf })
+                    }
+                    ContentStatus::Unknown => Some(RejectReason::ContentUnknown { content }),
                 };
                 if let Some(refusal) = refusal {
                     return Ok(Placement::Refused(refusal));
@@ -464,7 +466,7 @@ impl LedgerState {
             self.assess(turn, batch, statement, (leaf, hash), past)?;
             self.write_ledger_entries(turn, past)?;
         }
-        Ok(Placement::Linked(Placed {
+        Ok(Placement::Linked(RecordedLeaf {
             leaf,
             leaf_hash: hash,
             received_at: batch.received_at(),
@@ -516,9 +518,9 @@ impl LedgerState {
 
 /// Why a statement is not recorded anew that brings back what was erased. (Sent again it is a
 /// duplicate: what was recorded before the erasure stays recorded.)
-fn brings_erased(batch: &AdmittedBatch, statement: &Admitted) -> Option<Refusal> {
+fn brings_erased(batch: &AdmittedBatch, statement: &Admitted) -> Option<RejectReason> {
     let (content, leaf) = batch.erased_attachment(statement)?;
-    Some(Refusal::AttachmentErased { content, leaf })
+    Some(RejectReason::AttachmentErased { content, leaf })
 }
 
 /// The judgement of a statement by its session and its speaker.
@@ -526,7 +528,7 @@ enum Judgement {
     /// It is the next one of its session.
     Next,
     /// It is not recorded.
-    Refused(Refusal),
+    Refused(RejectReason),
     /// Its sequence has passed. `at` is its leaf, where the turn knows it.
     Behind { at: Option<u64>, expected: Sequence },
 }
@@ -537,8 +539,8 @@ fn recorded_at(
     turn: &Turn,
     header: &SessionHeader<'_>,
     at: Option<u64>,
-    past: &mut impl Past,
-) -> Result<Option<(Placed, Bytes)>, StepError> {
+    past: &mut impl StateReader,
+) -> Result<Option<(RecordedLeaf, Bytes)>, StepError> {
     let leaf = match at {
         Some(leaf) => leaf,
         None => {
@@ -553,7 +555,11 @@ fn recorded_at(
 }
 
 /// A leaf that was recorded, with its payload.
-fn entry_at(turn: &Turn, leaf: u64, past: &mut impl Past) -> Result<(Placed, Bytes), StepError> {
+fn entry_at(
+    turn: &Turn,
+    leaf: u64,
+    past: &mut impl StateReader,
+) -> Result<(RecordedLeaf, Bytes), StepError> {
     let bytes = match turn.packer.entry(leaf) {
         Some(bytes) => bytes,
         None => past.entry(leaf)?,
@@ -562,7 +568,7 @@ fn entry_at(turn: &Turn, leaf: u64, past: &mut impl Past) -> Result<(Placed, Byt
         leaf,
         reason: error.to_string(),
     })?;
-    let placed = Placed {
+    let placed = RecordedLeaf {
         leaf,
         leaf_hash: leaf_hash(&bytes),
         received_at: entry.received_at,

@@ -13,7 +13,7 @@ use deed_proto::v1;
 use proptest::prelude::*;
 
 use super::{
-    step::{LedgerState, Past, Placement, Refusal, SharedTrust, forget_most},
+    step::{LedgerState, Placement, RejectReason, SharedTrust, StateReader, forget_most},
     write::write_records,
 };
 use crate::{
@@ -35,7 +35,7 @@ pub(super) struct ByHand {
 
 pub(super) struct Stored(Arc<Store>);
 
-impl Past for Stored {
+impl StateReader for Stored {
     fn due(&mut self, due: &Timer) -> Result<Option<Owner>, StoreError> {
         self.0.due(NUMBER, due)
     }
@@ -184,7 +184,7 @@ pub(super) fn brief(placements: &[Placement]) -> Vec<String> {
             Placement::Linked(placed) => format!("linked {}", placed.leaf),
             Placement::Late => "late".to_owned(),
             Placement::Duplicate(placed) => format!("duplicate {}", placed.leaf),
-            Placement::Refused(Refusal::Session(refusal)) => format!("{refusal:?}"),
+            Placement::Refused(RejectReason::Session(refusal)) => format!("{refusal:?}"),
             Placement::Refused(refusal) => format!("{refusal:?}"),
         })
         .collect()
@@ -406,7 +406,7 @@ fn a_chain_must_hold_within_a_batch_and_across_turns() {
 /// A store that is behind the step: it must not be asked about sessions of turns that it lacks.
 struct Behind(SessionId);
 
-impl Past for Behind {
+impl StateReader for Behind {
     fn due(&mut self, _: &Timer) -> Result<Option<Owner>, StoreError> {
         Ok(None)
     }

@@ -26,7 +26,7 @@ use prost::Message as _;
 use super::step_tests::{ByHand, NUMBER, admit_with, brief};
 use crate::{
     ledger::{
-        step::{Placement, Refusal},
+        step::{Placement, RejectReason},
         write::write_records,
     },
     shard::Disk,
@@ -119,7 +119,7 @@ fn a_deadline_may_lie_ten_years_ahead() {
     let batch = admit_with(&ledger.trust, ledger.id, 5, &all);
     let placed = ledger.turn(&[batch]);
     assert_eq!(brief(&placed)[..2], ["recorded 1", "recorded 2"]);
-    let Placement::Refused(refusal @ Refusal::DeadlineFar { .. }) = &placed[2] else {
+    let Placement::Refused(refusal @ RejectReason::DeadlineFar { .. }) = &placed[2] else {
         panic!("{placed:?}");
     };
     let why = refusal.to_string();
@@ -153,7 +153,7 @@ fn a_deadline_may_lie_ten_years_ahead() {
         assert!(
             matches!(
                 placed[..],
-                [Placement::Refused(Refusal::DeadlineFar { .. })]
+                [Placement::Refused(RejectReason::DeadlineFar { .. })]
             ),
             "{placed:?}"
         );
@@ -235,7 +235,7 @@ fn what_cannot_be_read_is_refused_by_itself() {
     let [Placement::Recorded { leaf: 1 }, Placement::Refused(refusal)] = &placed[..] else {
         panic!("{placed:?}");
     };
-    assert!(matches!(refusal, Refusal::Unread(_)), "{refusal:?}");
+    assert!(matches!(refusal, RejectReason::Unread(_)), "{refusal:?}");
     assert!(refusal.to_string().contains("cannot be read"), "{refusal}");
     let batch = admit_with(&ledger.trust, ledger.id, 5, &said[1..]);
     assert_eq!(brief(&ledger.turn(&[batch])), ["recorded 2"]);

@@ -3,7 +3,7 @@
 use deed_tlog::TreeSize;
 use prost::Message as _;
 
-use super::{Ledger, Readable, step::Records};
+use super::{Ledger, PublishedTree, step::Records};
 use crate::store::{
     Batch, Family, LedgerNumber, Store,
     content::{self, Reference},
@@ -79,7 +79,7 @@ pub(crate) fn write_head(
     store: &Store,
     batch: &mut Batch,
     ledger: LedgerNumber,
-    readable: &Readable,
+    readable: &PublishedTree,
     keep: bool,
 ) {
     let record = HeadRecord {

@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::{
     guard::{self, GuardError},
     identity::{Identity, IdentityError},
-    ledger::{Readable, index},
+    ledger::{PublishedTree, index},
     search::{SEGMENT_LEAVES, segment},
     store::{
         DirectoryLock, LedgerNumber, Store, StoreError, StoreOptions,
@@ -133,7 +133,7 @@ fn rebuild_ledger(
     Ok(())
 }
 
-fn readable(store: &Arc<Store>, record: &LedgerRecord) -> Result<Readable, ReindexError> {
+fn readable(store: &Arc<Store>, record: &LedgerRecord) -> Result<PublishedTree, ReindexError> {
     let failed = |what: String| ReindexError::Ledger {
         name: record.name.clone(),
         what,
@@ -144,7 +144,7 @@ fn readable(store: &Arc<Store>, record: &LedgerRecord) -> Result<Readable, Reind
         Err(LoadError::Store(error)) => return Err(error.into()),
         Err(error) => return Err(failed(error.to_string())),
     };
-    Ok(Readable {
+    Ok(PublishedTree {
         head: loaded.edge.head(),
         edge: loaded.edge,
         checkpoint: loaded.checkpoint,

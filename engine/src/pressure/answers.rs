@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{Budget, LimitReached, RETRY_AFTER, Share, SourceKey};
+use super::{Budget, BudgetPermit, LimitReached, RETRY_AFTER, SourceKey};
 
 /// Bytes of entries, or of other contents of a stream, in one message of it. The last entry may go
 /// beyond, by its 64 KiB at most.
@@ -46,7 +46,7 @@ pub struct Answers {
 
 /// The room for one answer, of one message or of a stream of them.
 #[derive(Debug, Clone)]
-pub struct AnswerRoom {
+pub struct AnswerPermit {
     budget: Budget,
     source: SourceKey,
     wait: Duration,
@@ -57,7 +57,7 @@ pub struct AnswerRoom {
 /// Shares of messages that were made and are not yet in the body's bytes; it is put into the
 /// extensions of a response.
 #[derive(Debug, Clone, Default)]
-pub struct Made(Arc<Mutex<Vec<Share>>>);
+pub struct Made(Arc<Mutex<Vec<BudgetPermit>>>);
 
 impl Answers {
     /// Makes a budget of `total` bytes, of which one source holds an eighth at most, and all
@@ -74,8 +74,8 @@ impl Answers {
         }
     }
 
-    pub fn room(&self, source: SourceKey) -> AnswerRoom {
-        AnswerRoom {
+    pub fn room(&self, source: SourceKey) -> AnswerPermit {
+        AnswerPermit {
             budget: self.budget.clone(),
             source,
             wait: self.wait,
@@ -95,12 +95,12 @@ impl Answers {
     }
 }
 
-impl AnswerRoom {
+impl AnswerPermit {
     /// Waits for room to make a message in.
     ///
     /// # Errors
     /// [`LimitReached`] if the source's readers have left no room for too long.
-    pub async fn take(&self, bytes: usize) -> Result<Share, LimitReached> {
+    pub async fn take(&self, bytes: usize) -> Result<BudgetPermit, LimitReached> {
         let taking = self.budget.take(&self.source, bytes);
         tokio::time::timeout(self.wait, taking).await.map_err(|_| {
             self.refused.fetch_add(1, Relaxed);
@@ -117,7 +117,7 @@ impl AnswerRoom {
 
     /// Notes that a message of `encoded_bytes` bytes was made: it keeps its part of `share` until
     /// it is sent. The buffers that it is encoded into grow by doubling, so it counts twice.
-    pub fn made(&self, mut share: Share, encoded_bytes: usize) {
+    pub fn made(&self, mut share: BudgetPermit, encoded_bytes: usize) {
         share.shrink(encoded_bytes.saturating_mul(2));
         self.made.0.lock().push(share);
     }
@@ -146,7 +146,7 @@ impl Made {
 /// Bytes together with their shares of a budget.
 struct Charged {
     bytes: Bytes,
-    _shares: Vec<Share>,
+    _shares: Vec<BudgetPermit>,
 }
 
 impl AsRef<[u8]> for Charged {

@@ -50,12 +50,12 @@ struct State {
 #[derive(Debug)]
 struct Waiter {
     id: u64,
-    granted: oneshot::Sender<Share>,
+    granted: oneshot::Sender<BudgetPermit>,
 }
 
 /// A part of a budget; dropping it gives it back.
 #[derive(Debug)]
-pub struct Share {
+pub struct BudgetPermit {
     budget: Budget,
     source: SourceKey,
     amount: usize,
@@ -127,7 +127,7 @@ impl Budget {
     /// Waits for `amount`. If that is more than the source may ever hold, it counts as that much:
     /// the request then waits until its source holds nothing else. Dropping the future gives
     /// everything back.
-    pub async fn take(&self, source: &SourceKey, amount: usize) -> Share {
+    pub async fn take(&self, source: &SourceKey, amount: usize) -> BudgetPermit {
         let amount = amount.min(self.most(source));
         let (id, granting) = {
             let mut state = self.0.state.lock();
@@ -157,7 +157,7 @@ impl Budget {
     }
 
     /// Takes `amount` if there is room for it now and no other request waits.
-    pub(crate) fn try_take(&self, source: &SourceKey, amount: usize) -> Option<Share> {
+    pub(crate) fn try_take(&self, source: &SourceKey, amount: usize) -> Option<BudgetPermit> {
         let amount = amount.min(self.most(source));
         let mut state = self.0.state.lock();
         let is_reserve = self.fits_now(&state, source, amount)?;
@@ -209,9 +209,15 @@ impl Budget {
         }
     }
 
-    fn hold(&self, state: &mut State, source: SourceKey, amount: usize, is_reserve: bool) -> Share {
+    fn hold(
+        &self,
+        state: &mut State,
+        source: SourceKey,
+        amount: usize,
+        is_reserve: bool,
+    ) -> BudgetPermit {
         state.add(&source, amount, is_reserve);
-        Share {
+        BudgetPermit {
             budget: self.clone(),
             source,
             amount,
@@ -339,7 +345,7 @@ impl Drop for Leaving<'_> {
     }
 }
 
-impl Share {
+impl BudgetPermit {
     /// Returns true if another source waits for room in this budget.
     pub(crate) fn is_wanted(&self) -> bool {
         let state = self.budget.0.state.lock();
@@ -390,7 +396,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for BudgetPermit {
     fn drop(&mut self) {
         if self.amount > 0 {
             let is_reserve = self.is_reserve;

@@ -327,7 +327,7 @@ fn what_waits_decoded_is_bounded_and_refused_at_once() {
         waiting.push(room);
     }
     let refused = ready(pressure.room(&source, LedgerNumber(1), 100, std::future::ready(())));
-    assert_eq!(refused.err(), Some(TooMuchWaits));
+    assert_eq!(refused.err(), Some(Overloaded));
     drop(waiting);
     assert_eq!(pressure.arriving.held(), 0);
     drop(held);

@@ -40,11 +40,11 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-pub use budget::{Budget, Share};
+pub use budget::{Budget, BudgetPermit};
 pub use places::Place;
 
 use crate::{options::LimitOptions, store::LedgerNumber};
-use answers::{AnswerRoom, Answers};
+use answers::{AnswerPermit, Answers};
 use places::{Bounds, Places};
 use quota::{Quotas, Ticks};
 use undecoded::Undecoded;
@@ -144,7 +144,7 @@ pub struct Pressure {
 
 /// There is no room: as many requests wait as may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TooMuchWaits;
+pub struct Overloaded;
 
 /// A bound of the server's is reached, of this caller or of all: what it is, and when to try again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,10 +155,10 @@ pub struct LimitReached {
 
 /// The shares that a request holds, besides its place in the shard's queue, until it is answered.
 #[derive(Debug)]
-pub struct Room {
+pub struct AppendPermit {
     connection: Option<OwnedSemaphorePermit>,
-    ledger: Share,
-    server: Share,
+    ledger: BudgetPermit,
+    server: BudgetPermit,
 }
 
 impl Pressure {
@@ -220,27 +220,27 @@ impl Pressure {
     /// queue. Dropping the future gives back what it has taken.
     ///
     /// # Errors
-    /// [`TooMuchWaits`], at once, if too many bytes wait already.
+    /// [`Overloaded`], at once, if too many bytes wait already.
     pub async fn room<P>(
         &self,
         source: &Source,
         ledger: LedgerNumber,
         bytes: usize,
         shard: impl Future<Output = P>,
-    ) -> Result<(Room, P), TooMuchWaits> {
+    ) -> Result<(AppendPermit, P), Overloaded> {
         let key = source.key();
-        let arriving = self.arriving.try_take(&key, bytes).ok_or(TooMuchWaits)?;
+        let arriving = self.arriving.try_take(&key, bytes).ok_or(Overloaded)?;
         let permits = bytes.clamp(1, self.connection_bytes);
         let connection = Arc::clone(&source.budget)
             .acquire_many_owned(u32::try_from(permits).unwrap_or(u32::MAX))
             .await
             // A closed budget belongs to a connection that is gone.
-            .map_err(|_| TooMuchWaits)?;
+            .map_err(|_| Overloaded)?;
         let ledger = self.ledger(ledger).take(&key, bytes).await;
         let place = shard.await;
         let server = self.server.take(&key, bytes).await;
         drop(arriving);
-        let room = Room {
+        let room = AppendPermit {
             connection: Some(connection),
             ledger,
             server,
@@ -249,7 +249,7 @@ impl Pressure {
     }
 
     /// The room for the answers to a source.
-    pub fn answer_room(&self, source: SourceKey) -> AnswerRoom {
+    pub fn answer_room(&self, source: SourceKey) -> AnswerPermit {
         self.answers.room(source)
     }
 
@@ -274,7 +274,7 @@ impl Pressure {
     ///
     /// # Errors
     /// [`LimitReached`] if there are as many as there may be, of this source or of all.
-    pub fn open_append_stream(&self, source: &Source) -> Result<Share, LimitReached> {
+    pub fn open_append_stream(&self, source: &Source) -> Result<BudgetPermit, LimitReached> {
         self.append_streams
             .try_take(&source.key(), 1)
             .ok_or_else(|| {
@@ -311,7 +311,7 @@ impl Pressure {
     }
 }
 
-impl Room {
+impl AppendPermit {
     /// Keeps only the shares of an answer of `bytes` bytes that is not taken yet: the request
     /// itself is gone, and no longer counts for its ledger.
     pub fn answered(&mut self, bytes: usize) {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Budget, Share, SourceKey};
+use super::{Budget, BudgetPermit, SourceKey};
 
 /// Largest message, in bytes: the bound on payloads, and what envelopes add to them at most.
 pub const MESSAGE_BYTES_MAX: usize = 6 << 20;
@@ -38,7 +38,7 @@ pub struct Undecoded {
     budget: Budget,
     source: SourceKey,
     connection: Arc<Semaphore>,
-    held: Option<(OwnedSemaphorePermit, Share)>,
+    held: Option<(OwnedSemaphorePermit, BudgetPermit)>,
 }
 
 impl Undecoded {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use prost::Message as _;
 
 use crate::{
-    ledger::{Ledger, Readable},
+    ledger::{Ledger, PublishedTree},
     store::{
         Batch, Family, Store, StoreError, keys,
         turn::{Outcome, TurnRecord},
@@ -36,7 +36,7 @@ impl Chain {
     pub(super) fn append(
         &mut self,
         batch: &mut Batch,
-        changed: &[(Arc<Ledger>, Arc<Readable>)],
+        changed: &[(Arc<Ledger>, Arc<PublishedTree>)],
     ) -> Result<TurnRecord, StoreError> {
         let before = match self.newest.take() {
             Some(newest) => newest,

@@ -7,7 +7,7 @@ use deed_evidence::LedgerId;
 use super::{pipeline::Progress, turn::Turns};
 use crate::{
     ledger::{
-        Ledger, Readable,
+        Ledger, PublishedTree,
         step::{LedgerState, forget_most},
     },
     store::LedgerNumber,
@@ -69,7 +69,7 @@ impl AllHeld {
 pub(super) struct Held {
     pub(super) state: LedgerState,
     /// Its newest head, on disk or on the way.
-    pub(super) newest: Arc<Readable>,
+    pub(super) newest: Arc<PublishedTree>,
     /// Second of effective time in which a head was last kept.
     pub(super) kept_second: i64,
     /// The number of the last turn that was handed over with something of it.
@@ -133,7 +133,7 @@ pub(super) fn signed(sessions: usize) -> i64 {
     i64::try_from(sessions).unwrap_or(i64::MAX)
 }
 
-pub(super) fn second(readable: &Readable) -> i64 {
+pub(super) fn second(readable: &PublishedTree) -> i64 {
     readable.effective_time.get().div_euclid(1_000_000)
 }
 

@@ -54,19 +54,19 @@ use crate::{
     admission::{AdmittedBatch, Kind},
     guard::{GuardError, GuardSlot, GuardedHead, SLOTS},
     ledger::{
-        Ledger, Readable,
+        Ledger, PublishedTree,
         registry::NewLedger,
         step::{Confirmed, Placement},
     },
     metrics::Metrics,
-    pressure::{Budget, Share, SourceKey},
+    pressure::{Budget, BudgetPermit, SourceKey},
     store::{Batch, LedgerNumber, Store, StoreError},
 };
 
 use chain::Chain;
 use held::AllHeld;
 use parking_lot::Mutex;
-use pipeline::{Line, Progress};
+use pipeline::{CommitPipeline, Progress};
 use queue::{OVERDUE, Queue, TURN_THREADS};
 use schedule::Waits;
 pub(crate) use turn::TURN_TIME;
@@ -95,7 +95,7 @@ struct Job {
     work: Work,
     reply: oneshot::Sender<Answer>,
     /// Given back when the job has been answered.
-    share: Share,
+    share: BudgetPermit,
     /// When it was queued.
     queued: Instant,
     /// Whether a turn has served it.
@@ -150,7 +150,7 @@ pub struct Answer {
     /// What is said of them, by position in the request.
     pub assessed: Vec<(usize, Assessed)>,
     /// The head that covers them.
-    pub readable: Arc<Readable>,
+    pub readable: Arc<PublishedTree>,
 }
 
 /// Why a shard has no answer.
@@ -276,7 +276,7 @@ impl Shards {
             };
             let slot = u8::try_from(number).expect("there are at most 64 slots");
             let chain = Chain::new(Arc::clone(store), slot);
-            let line = Line::new(disk, chain, progress.clone(), Arc::clone(metrics));
+            let line = CommitPipeline::new(disk, chain, progress.clone(), Arc::clone(metrics));
             let line = Arc::new(line);
             let turns = Arc::new(Turns {
                 store: Arc::clone(store),
@@ -423,7 +423,7 @@ impl Shards {
 pub struct Reservation<'s> {
     shard: &'s Shard,
     source: SourceKey,
-    share: Share,
+    share: BudgetPermit,
 }
 
 /// A job that was handed over.
@@ -501,7 +501,7 @@ impl Pending {
 }
 
 /// What the guard holds of a head.
-fn guarded(ledger: &Ledger, readable: &Readable) -> GuardedHead {
+fn guarded(ledger: &Ledger, readable: &PublishedTree) -> GuardedHead {
     GuardedHead {
         ledger: ledger.number.0,
         name: ledger.name().to_owned(),

@@ -11,12 +11,12 @@ use deed_evidence::{
 
 use super::{pieces::Stopwatch, pipeline::Progress, turn::Turns};
 use crate::{
-    ledger::step::Past,
+    ledger::step::StateReader,
     store::{Family, LedgerNumber, Store, StoreError, pack::Unpacked, read::Run},
 };
 
 /// The past as the store has it.
-pub(super) struct StorePast<'t> {
+pub(super) struct StoreReader<'t> {
     store: &'t Store,
     progress: &'t Progress,
     interrupted: &'t AtomicBool,
@@ -26,7 +26,7 @@ pub(super) struct StorePast<'t> {
     pack: Option<(u64, Unpacked)>,
 }
 
-impl<'t> StorePast<'t> {
+impl<'t> StoreReader<'t> {
     pub(super) fn new(turns: &'t Turns, ledger: LedgerNumber, watch: &'t Stopwatch) -> Self {
         Self {
             store: &turns.store,
@@ -49,7 +49,7 @@ impl<'t> StorePast<'t> {
     }
 }
 
-impl Past for StorePast<'_> {
+impl StateReader for StoreReader<'_> {
     fn due(&mut self, due: &Timer) -> Result<Option<Owner>, StoreError> {
         self.store.due(self.ledger, due)
     }

@@ -14,20 +14,20 @@ use tokio::sync::{oneshot, watch};
 use super::{Answer, CommitFn, Disk, GuardFn, chain::Chain};
 use crate::{
     guard::GuardedHead,
-    ledger::{Ledger, Readable},
+    ledger::{Ledger, PublishedTree},
     metrics::{Assessments, Metrics, Stage, Synced},
-    pressure::Share,
+    pressure::BudgetPermit,
     store::Batch,
 };
 
 /// A turn that only the disk still has to take.
-pub(super) struct Finished {
+pub(super) struct CommittableTurn {
     pub(super) batch: Batch,
     /// The ledgers that it changed, with what becomes readable.
-    pub(super) changed: Vec<(Arc<Ledger>, Arc<Readable>)>,
+    pub(super) changed: Vec<(Arc<Ledger>, Arc<PublishedTree>)>,
     /// The newest head, for the guard; none if nothing changed.
     pub(super) guarded: Option<GuardedHead>,
-    pub(super) answers: Vec<Answering>,
+    pub(super) answers: Vec<PendingReply>,
     /// What it adds, for the metrics.
     pub(super) leaves: u64,
     pub(super) entry_bytes: u64,
@@ -36,7 +36,7 @@ pub(super) struct Finished {
     pub(super) since: Instant,
 }
 
-impl Finished {
+impl CommittableTurn {
     /// Ends a stage.
     fn passed(&mut self, metrics: &Metrics, stage: Stage) {
         let now = Instant::now();
@@ -46,10 +46,10 @@ impl Finished {
 }
 
 /// An answer that waits for its turn to be safe.
-pub(super) struct Answering {
+pub(super) struct PendingReply {
     pub(super) reply: oneshot::Sender<Answer>,
     pub(super) answer: Answer,
-    pub(super) share: Share,
+    pub(super) share: BudgetPermit,
 }
 
 /// The progress of a shard's pipeline, and its failure. Turns are numbered in the order in which they
@@ -178,7 +178,7 @@ impl Progress {
 }
 
 /// A shard's way to the disk.
-pub(super) struct Line {
+pub(super) struct CommitPipeline {
     commit: Mutex<CommitFn>,
     guard: Mutex<GuardFn>,
     chain: Mutex<Chain>,
@@ -186,7 +186,7 @@ pub(super) struct Line {
     metrics: Arc<Metrics>,
 }
 
-impl Line {
+impl CommitPipeline {
     pub(super) fn new(disk: Disk, chain: Chain, progress: Progress, metrics: Arc<Metrics>) -> Self {
         Self {
             commit: Mutex::new(disk.commit),
@@ -198,7 +198,7 @@ impl Line {
     }
 
     /// Takes a turn all the way that was begun alone.
-    pub(super) fn take_through(&self, turn: Finished) {
+    pub(super) fn take_through(&self, turn: CommittableTurn) {
         if let Some(turn) = self.commit(turn) {
             self.guard_and_release(vec![turn]);
         }
@@ -206,7 +206,11 @@ impl Line {
     }
 
     /// Commits turns until there are no more.
-    pub(super) fn commit_all(&self, turns: &Receiver<Finished>, next: &SyncSender<Finished>) {
+    pub(super) fn commit_all(
+        &self,
+        turns: &Receiver<CommittableTurn>,
+        next: &SyncSender<CommittableTurn>,
+    ) {
         while let Ok(turn) = turns.recv() {
             if self.progress.may_commit()
                 && let Some(turn) = self.commit(turn)
@@ -218,7 +222,7 @@ impl Line {
     }
 
     /// Guards, publishes and answers turns until there are no more.
-    pub(super) fn guard_all(&self, turns: &Receiver<Finished>) {
+    pub(super) fn guard_all(&self, turns: &Receiver<CommittableTurn>) {
         while let Ok(first) = turns.recv() {
             let mut safe = vec![first];
             // One guard write serves every turn that is in the store already.
@@ -228,7 +232,7 @@ impl Line {
     }
 
     /// The turn if it is in the store now.
-    fn commit(&self, mut turn: Finished) -> Option<Finished> {
+    fn commit(&self, mut turn: CommittableTurn) -> Option<CommittableTurn> {
         if self.progress.has_failed() {
             return None;
         }
@@ -273,7 +277,7 @@ impl Line {
         Some(turn)
     }
 
-    fn guard_and_release(&self, mut turns: Vec<Finished>) {
+    fn guard_and_release(&self, mut turns: Vec<CommittableTurn>) {
         if self.progress.has_failed() {
             return;
         }

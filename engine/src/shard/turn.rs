@@ -16,15 +16,15 @@ use parking_lot::Mutex;
 use super::{
     Answer, Job, Work, guarded,
     held::{AllHeld, Held, second, signed},
-    past::StorePast,
+    past::StoreReader,
     pieces::{Pieces, Stopwatch},
-    pipeline::{Answering, Finished, Line, Progress},
+    pipeline::{CommitPipeline, CommittableTurn, PendingReply, Progress},
     queue::{Claim, Leaving, Queue, Served},
 };
 use crate::{
     admission::AdmittedBatch,
     ledger::{
-        Ledger, Readable,
+        Ledger, PublishedTree,
         step::{LedgerState, Placement, StepError, Turn},
         write::{write_head, write_log_key, write_records},
     },
@@ -52,7 +52,7 @@ pub(super) struct Turns {
     pub(super) store: Arc<Store>,
     pub(super) queue: Arc<Queue<Job>>,
     pub(super) progress: Progress,
-    pub(super) line: Arc<Line>,
+    pub(super) line: Arc<CommitPipeline>,
     pub(super) slot: u8,
     pub(super) metrics: Arc<Metrics>,
     pub(super) turn_time: Duration,
@@ -66,12 +66,12 @@ pub(super) struct Turns {
 /// One of those threads.
 pub(super) struct TurnThread {
     pub(super) shared: Arc<Turns>,
-    pub(super) next: SyncSender<Finished>,
+    pub(super) next: SyncSender<CommittableTurn>,
 }
 
 /// A job that is done; answered with its ledger's head of this turn.
 struct Placed {
-    answering: Answering,
+    answering: PendingReply,
     /// Its ledger's place in the turn.
     ledger: usize,
 }
@@ -83,7 +83,7 @@ struct Making {
     ledgers: Vec<InTurn>,
     batch: Batch,
     placed: Vec<Placed>,
-    changed: Vec<(Arc<Ledger>, Arc<Readable>)>,
+    changed: Vec<(Arc<Ledger>, Arc<PublishedTree>)>,
     assessments: Assessments,
     jobs: usize,
     bytes: usize,
@@ -176,7 +176,7 @@ impl TurnThread {
 
     /// Hands a turn over to the disk; its number. A turn that has nothing before it and nothing
     /// behind it is taken there at once.
-    fn hand_over(&self, finished: Finished) -> Option<u64> {
+    fn hand_over(&self, finished: CommittableTurn) -> Option<u64> {
         let Turns {
             queue,
             progress,
@@ -216,7 +216,11 @@ impl Turns {
     }
 
     /// Makes a turn. `None` if there was nothing to do in it.
-    fn make(&self, claim: &Claim, making: &mut Making) -> Result<Option<Finished>, StepError> {
+    fn make(
+        &self,
+        claim: &Claim,
+        making: &mut Making,
+    ) -> Result<Option<CommittableTurn>, StepError> {
         self.forget_beyond_bounds();
         making.ledgers.push(InTurn::new(claim.first));
         let mut again = VecDeque::new();
@@ -389,7 +393,7 @@ impl Turns {
             // Replaced by this turn's head when it is made.
             readable: Arc::clone(newest),
         };
-        let answering = Answering {
+        let answering = PendingReply {
             reply,
             answer,
             share,
@@ -431,7 +435,7 @@ impl Turns {
         in_turn: &mut InTurn,
         watch: &Stopwatch,
         ledger: &Arc<Ledger>,
-        step: impl FnOnce(&mut LedgerState, &mut Turn, &mut StorePast<'_>) -> Result<(), StepError>,
+        step: impl FnOnce(&mut LedgerState, &mut Turn, &mut StoreReader<'_>) -> Result<(), StepError>,
     ) -> Result<(), StepError> {
         let InTurn {
             number, held, open, ..
@@ -447,7 +451,7 @@ impl Turns {
                 held.insert(known)
             }
         };
-        let mut past = StorePast::new(self, *number, watch);
+        let mut past = StoreReader::new(self, *number, watch);
         let (_, turn) = match open {
             Some(open) => open,
             None => {
@@ -482,7 +486,7 @@ impl Turns {
         }
         let edge = held.state.edge().clone();
         let head = edge.head();
-        let readable = Arc::new(Readable {
+        let readable = Arc::new(PublishedTree {
             edge,
             head,
             checkpoint: ledger.sign(head),
@@ -502,7 +506,7 @@ impl Turns {
         Ok(())
     }
 
-    fn finished(&self, making: &mut Making) -> Finished {
+    fn finished(&self, making: &mut Making) -> CommittableTurn {
         let mut batch = std::mem::take(&mut making.batch);
         let changed = std::mem::take(&mut making.changed);
         let guarded = changed.last().map(|(ledger, readable)| {
@@ -521,7 +525,7 @@ impl Turns {
                 placed.answering
             })
             .collect();
-        Finished {
+        CommittableTurn {
             batch,
             changed,
             guarded,

@@ -24,7 +24,7 @@ use tonic::{Status, body::Body};
 
 use crate::{
     listener::activity::{Activity, OpenRequest, Work},
-    status::Refusal,
+    status::ApiError,
 };
 
 /// Largest request body, in bytes, of an anonymous caller where access control is on.
@@ -60,14 +60,14 @@ impl Arriving {
     /// messages must arrive `within` this time; any other body must be complete by then.
     ///
     /// # Errors
-    /// [`Refusal`] if the bodies that are under way take up all the room there is for them.
+    /// [`ApiError`] if the bodies that are under way take up all the room there is for them.
     pub(super) fn wrap(
         body: Body,
         undecoded: Undecoded,
         anonymous: bool,
         stream: bool,
         within: Duration,
-    ) -> Result<Body, Refusal> {
+    ) -> Result<Body, ApiError> {
         if body.is_end_stream() {
             return Ok(body);
         }
@@ -91,11 +91,11 @@ impl Arriving {
         Ok(Body::new(arriving))
     }
 
-    fn hold(&mut self) -> Result<(), Refusal> {
+    fn hold(&mut self) -> Result<(), ApiError> {
         let bytes = self.begun_bytes.max(self.waiting_bytes);
         self.undecoded
             .hold(bytes)
-            .map_err(|TooMuchUndecoded| Refusal::Overloaded {
+            .map_err(|TooMuchUndecoded| ApiError::Overloaded {
                 retry_after: RETRY_AFTER,
             })
     }
@@ -187,8 +187,8 @@ impl hyper::body::Body for Arriving {
 }
 
 /// Returns the refusal for an anonymous caller whose body is too large.
-pub(super) fn too_much_of_nobody() -> Refusal {
-    Refusal::Unauthenticated(format!(
+pub(super) fn too_much_of_nobody() -> ApiError {
+    ApiError::Unauthenticated(format!(
         "requests of more than {ANONYMOUS_BODY_BYTES_MAX} bytes are taken from known callers \
          only; {}",
         super::SAY_WHO

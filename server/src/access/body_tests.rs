@@ -101,7 +101,10 @@ async fn requests_without_bodies_do_not_fill_the_memory() {
             Err(refusal) => break refusal,
         }
     };
-    assert!(matches!(refused, Refusal::Overloaded { .. }), "{refused:?}");
+    assert!(
+        matches!(refused, ApiError::Overloaded { .. }),
+        "{refused:?}"
+    );
     assert_eq!(waiting.len(), CONNECTION_BYTES / WAITING_BYTES);
     drop(waiting);
     assert_eq!(pressure.undecoded_bytes(), 0);

@@ -23,7 +23,7 @@ use deed_engine::pressure::{Place, Pressure, answers::Made};
 
 use crate::{
     listener::{Connection, activity::Activity, http1},
-    status::Refusal,
+    status::ApiError,
 };
 
 /// Paths of tiles begin with this. One path can be written in several ways, and only the handler
@@ -161,7 +161,7 @@ impl AccessLayer {
         request: &Request<Body>,
         method: Option<Method>,
         connection: &Connection,
-    ) -> Result<(Caller, Option<Place>), Refusal> {
+    ) -> Result<(Caller, Option<Place>), ApiError> {
         let caller = |who| Caller {
             access: Some(Arc::clone(&self.access)),
             who,
@@ -178,7 +178,7 @@ impl AccessLayer {
             None => path.starts_with(TILES),
         };
         if matches!(caller.who, Who::Anonymous) && !open {
-            let refusal = Refusal::Unauthenticated(SAY_WHO.to_owned());
+            let refusal = ApiError::Unauthenticated(SAY_WHO.to_owned());
             caller.say_refused(path, None, &refusal);
             return Err(refusal);
         }
@@ -237,7 +237,7 @@ fn ends(activity: Arc<Activity>, within: Duration) -> Pin<Box<dyn Future<Output 
 }
 
 /// Turns a refusal into the caller's protocol: gRPC if `grpc` is true, HTTP otherwise.
-fn answer(grpc: bool, refusal: Refusal) -> Response<Body> {
+fn answer(grpc: bool, refusal: ApiError) -> Response<Body> {
     if grpc {
         return Status::from(refusal).into_http();
     }

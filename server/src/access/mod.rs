@@ -41,12 +41,12 @@ use self::{
 };
 use deed_engine::{
     clock::Clock,
-    pressure::{Pressure, Source, answers::AnswerRoom, undecoded::Undecoded},
+    pressure::{Pressure, Source, answers::AnswerPermit, undecoded::Undecoded},
 };
 
 use crate::{
     listener::{Connection, network},
-    status::Refusal,
+    status::ApiError,
 };
 
 /// Interval between two looks at the file.
@@ -188,8 +188,8 @@ impl Access {
     /// Returns who sends a request with these `headers` over this `connection`.
     ///
     /// # Errors
-    /// [`Refusal::Unauthenticated`] for an invalid credential, even where none is needed.
-    fn authenticate(&self, headers: &HeaderMap, connection: &Connection) -> Result<Who, Refusal> {
+    /// [`ApiError::Unauthenticated`] for an invalid credential, even where none is needed.
+    fn authenticate(&self, headers: &HeaderMap, connection: &Connection) -> Result<Who, ApiError> {
         if !self.required {
             return Ok(Who::Off);
         }
@@ -226,9 +226,9 @@ impl Access {
 impl Access {
     /// Fails if the client certificate has expired: a connection may outlive the certificate that
     /// opened it.
-    fn check_certificate(&self, connection: &Connection) -> Result<(), Refusal> {
+    fn check_certificate(&self, connection: &Connection) -> Result<(), ApiError> {
         match connection.certificate_ends {
-            Some(ends) if self.clock.now() >= ends => Err(Refusal::Unauthenticated(
+            Some(ends) if self.clock.now() >= ends => Err(ApiError::Unauthenticated(
                 "the client certificate of this connection has expired; connect again with a new \
                  one"
                 .to_owned(),
@@ -294,7 +294,7 @@ impl Token {
         })
     }
 
-    fn check(&self, now_us: i64) -> Result<(), Refusal> {
+    fn check(&self, now_us: i64) -> Result<(), ApiError> {
         if self.revoked {
             return Err(refused("this token was revoked"));
         }
@@ -311,7 +311,7 @@ impl Token {
 }
 
 /// Returns the token in a request's headers, if there is one.
-fn bearer(headers: &HeaderMap) -> Result<Option<Shown<'_>>, Refusal> {
+fn bearer(headers: &HeaderMap) -> Result<Option<Shown<'_>>, ApiError> {
     let mut all = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = all.next() else {
         return Ok(None);
@@ -333,8 +333,8 @@ fn bearer(headers: &HeaderMap) -> Result<Option<Shown<'_>>, Refusal> {
     Shown::parse(token.trim()).map(Some).ok_or_else(malformed)
 }
 
-fn refused(why: &str) -> Refusal {
-    Refusal::Unauthenticated(format!(
+fn refused(why: &str) -> ApiError {
+    ApiError::Unauthenticated(format!(
         "{why}; an operator makes tokens with `deed-server token create`"
     ))
 }
@@ -430,7 +430,7 @@ impl Caller {
     }
 
     /// The room for its answers.
-    pub(crate) fn answer_room(&self, pressure: &Pressure) -> AnswerRoom {
+    pub(crate) fn answer_room(&self, pressure: &Pressure) -> AnswerPermit {
         pressure.answer_room(self.source(pressure).key())
     }
 
@@ -456,9 +456,9 @@ impl Caller {
     /// Fails unless the caller may ask for `method` in `ledger`.
     ///
     /// # Errors
-    /// [`Refusal::Unauthenticated`] if the caller is anonymous or the token has ended since;
-    /// [`Refusal::Forbidden`] if the caller lacks the role.
-    pub(crate) fn require(&self, method: Method, ledger: &str) -> Result<(), Refusal> {
+    /// [`ApiError::Unauthenticated`] if the caller is anonymous or the token has ended since;
+    /// [`ApiError::Forbidden`] if the caller lacks the role.
+    pub(crate) fn require(&self, method: Method, ledger: &str) -> Result<(), ApiError> {
         let allowed = self.check(method, ledger);
         if let Err(refusal) = &allowed {
             self.say_refused(method.row().path, Some(ledger), refusal);
@@ -471,7 +471,7 @@ impl Caller {
     ///
     /// # Errors
     /// As [`Caller::require`].
-    pub(crate) fn require_somewhere(&self, method: Method) -> Result<(), Refusal> {
+    pub(crate) fn require_somewhere(&self, method: Method) -> Result<(), ApiError> {
         let allowed = self.check_somewhere(method);
         if let Err(refusal) = &allowed {
             self.say_refused(method.row().path, None, refusal);
@@ -479,7 +479,7 @@ impl Caller {
         allowed
     }
 
-    fn check_somewhere(&self, method: Method) -> Result<(), Refusal> {
+    fn check_somewhere(&self, method: Method) -> Result<(), ApiError> {
         let (Who::Known { principal, token }, Some(access)) = (&self.who, &self.access) else {
             // An anonymous caller has no role in any ledger, and is refused as in a single one.
             return match &self.who {
@@ -499,19 +499,19 @@ impl Caller {
             return Ok(());
         }
         let wanted = roles.iter().map(|role| role.as_str()).collect::<Vec<_>>();
-        Err(Refusal::Forbidden(format!(
+        Err(ApiError::Forbidden(format!(
             "this needs the role {} in a ledger, and you have it in none; an operator gives it with \
              `deed-server role grant`",
             wanted.join(" or "),
         )))
     }
 
-    fn check(&self, method: Method, ledger: &str) -> Result<(), Refusal> {
+    fn check(&self, method: Method, ledger: &str) -> Result<(), ApiError> {
         let need = method.row().need;
         match &self.who {
             Who::Off => return Ok(()),
             Who::Anonymous if need == Need::Open => return Ok(()),
-            Who::Anonymous => return Err(Refusal::Unauthenticated(SAY_WHO.to_owned())),
+            Who::Anonymous => return Err(ApiError::Unauthenticated(SAY_WHO.to_owned())),
             Who::Known { .. } => {}
         }
         let (place, roles): (_, &[Role]) = match &need {
@@ -528,7 +528,7 @@ impl Caller {
             return Ok(());
         }
         let wanted = roles.iter().map(|role| role.as_str()).collect::<Vec<_>>();
-        Err(Refusal::Forbidden(format!(
+        Err(ApiError::Forbidden(format!(
             "this needs the role {} in {:?}; an operator gives it with `deed-server role grant`",
             wanted.join(" or "),
             shortened(place),
@@ -537,7 +537,7 @@ impl Caller {
 
     /// Fails if the token was revoked or has expired since the request began, if the certificate
     /// has expired, or if the token is not good for this ledger.
-    fn check_credential(&self, state: &State, ledger: Option<&str>) -> Result<(), Refusal> {
+    fn check_credential(&self, state: &State, ledger: Option<&str>) -> Result<(), ApiError> {
         let (Who::Known { token, .. }, Some(access)) = (&self.who, &self.access) else {
             return Ok(());
         };
@@ -549,7 +549,7 @@ impl Caller {
         let token = token.ok_or_else(|| refused("this token is not known here"))?;
         token.check(access.clock.now().get())?;
         match ledger {
-            Some(ledger) if !token.is_for(ledger) => Err(Refusal::Forbidden(format!(
+            Some(ledger) if !token.is_for(ledger) => Err(ApiError::Forbidden(format!(
                 "this token is good for some ledgers only, and not for {:?}",
                 shortened(ledger)
             ))),
@@ -558,10 +558,10 @@ impl Caller {
     }
 
     /// Logs a refusal. The line quotes text that callers chose, and never contains a token.
-    fn say_refused(&self, rpc: &str, ledger: Option<&str>, refusal: &Refusal) {
+    fn say_refused(&self, rpc: &str, ledger: Option<&str>, refusal: &ApiError) {
         let status = match refusal {
-            Refusal::Unauthenticated(_) => "UNAUTHENTICATED",
-            Refusal::Forbidden(_) => "PERMISSION_DENIED",
+            ApiError::Unauthenticated(_) => "UNAUTHENTICATED",
+            ApiError::Forbidden(_) => "PERMISSION_DENIED",
             _ => "INTERNAL",
         };
         tracing::info!(

@@ -24,7 +24,7 @@ use crate::{
             with_access,
         },
     },
-    status::Refusal,
+    status::ApiError,
     testing::{TestClock, log_of},
 };
 
@@ -46,11 +46,11 @@ impl Verdict {
         }
     }
 
-    pub(super) fn of(required: Result<(), Refusal>) -> Self {
+    pub(super) fn of(required: Result<(), ApiError>) -> Self {
         match required {
             Ok(()) => Self::Allowed,
-            Err(Refusal::Unauthenticated(_)) => Self::Unauthenticated,
-            Err(Refusal::Forbidden(_)) => Self::Forbidden,
+            Err(ApiError::Unauthenticated(_)) => Self::Unauthenticated,
+            Err(ApiError::Forbidden(_)) => Self::Forbidden,
             Err(other) => panic!("{other:?}"),
         }
     }
@@ -89,7 +89,7 @@ impl Alone {
     }
 
     /// Returns the caller with this token, or with none.
-    pub(super) fn caller(&self, token: Option<&str>) -> Result<Caller, Refusal> {
+    pub(super) fn caller(&self, token: Option<&str>) -> Result<Caller, ApiError> {
         let mut headers = HeaderMap::new();
         if let Some(token) = token {
             let value = format!("Bearer {token}").parse().unwrap();
@@ -102,7 +102,7 @@ impl Alone {
         &self,
         headers: &HeaderMap,
         certificate: Option<&str>,
-    ) -> Result<Caller, Refusal> {
+    ) -> Result<Caller, ApiError> {
         let connection = Connection {
             certificate_principal: certificate.map(Into::into),
             ..Connection::none()
@@ -130,7 +130,7 @@ fn tokens_end_when_they_should() {
     assert!(alone.caller(Some(&good)).is_ok());
     alone.clock.set(HOUR_US);
     let refusal = alone.caller(Some(&good)).err().unwrap();
-    assert!(matches!(refusal, Refusal::Unauthenticated(why) if why.contains("expired")));
+    assert!(matches!(refusal, ApiError::Unauthenticated(why) if why.contains("expired")));
     let found = Verdict::of(caller.require(Method::GetEntries, "mine"));
     assert_eq!(found, Verdict::Unauthenticated);
     assert!(!caller.may("mine", Role::Read));
@@ -144,7 +144,7 @@ fn tokens_end_when_they_should() {
     .unwrap();
     alone.access.reload().unwrap();
     let refusal = alone.caller(Some(&good)).err().unwrap();
-    assert!(matches!(refusal, Refusal::Unauthenticated(why) if why.contains("revoked")));
+    assert!(matches!(refusal, ApiError::Unauthenticated(why) if why.contains("revoked")));
     let found = Verdict::of(caller.require(Method::GetEntries, "mine"));
     assert_eq!(found, Verdict::Unauthenticated);
 
@@ -196,7 +196,7 @@ fn credentials_that_are_no_good_are_refused() {
         let value = HeaderValue::from_bytes(value).unwrap();
         headers.insert(header::AUTHORIZATION, value);
         let found = alone.caller_with(&headers, None);
-        matches!(found, Err(Refusal::Unauthenticated(_)))
+        matches!(found, Err(ApiError::Unauthenticated(_)))
     };
     assert!(!refused(format!("Bearer {good}").as_bytes()));
     assert!(!refused(format!("bearer {good}").as_bytes()));
@@ -235,7 +235,7 @@ fn a_token_and_a_certificate_must_agree() {
     let both = alone.caller_with(&headers, Some("agent")).unwrap();
     assert_eq!(name(both).as_deref(), Some("agent"));
     let refusal = alone.caller_with(&headers, Some("other")).err().unwrap();
-    assert!(matches!(refusal, Refusal::Unauthenticated(why) if why.contains("different")));
+    assert!(matches!(refusal, ApiError::Unauthenticated(why) if why.contains("different")));
     let certificate = alone.caller_with(&HeaderMap::new(), Some("other")).unwrap();
     assert_eq!(name(certificate).as_deref(), Some("other"));
 }
@@ -262,7 +262,7 @@ fn a_certificate_ends_on_open_connections_too() {
     caller.require(Method::GetEntries, "mine").unwrap();
     alone.clock.set(HOUR_US);
     let refusal = authenticate().err().unwrap();
-    assert!(matches!(refusal, Refusal::Unauthenticated(why) if why.contains("expired")));
+    assert!(matches!(refusal, ApiError::Unauthenticated(why) if why.contains("expired")));
     // A request that the connection had open before is refused, too.
     let found = Verdict::of(caller.require(Method::GetEntries, "mine"));
     assert_eq!(found, Verdict::Unauthenticated);

@@ -6,7 +6,7 @@ use deed_engine::{
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use crate::{context::Context, status::Refusal};
+use crate::{context::Context, status::ApiError};
 
 /// Interval between two looks for complete segments.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -41,7 +41,7 @@ async fn index_next(
     context: &Context,
     ledger: &Arc<Ledger>,
     indexed: &mut Indexed,
-) -> Result<bool, Refusal> {
+) -> Result<bool, ApiError> {
     let (store, ledger) = (Arc::clone(context.registry.store()), Arc::clone(ledger));
     let mut next = *indexed;
     let write = move || Ok((index_segment(&store, &ledger, &mut next)?, next));

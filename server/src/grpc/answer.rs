@@ -13,17 +13,17 @@ use tonic::{Response, Status};
 use super::{Answers, Context, stopping};
 use deed_engine::{
     ledger::Ledger,
-    pressure::{Place, Share, answers::AnswerRoom},
+    pressure::{BudgetPermit, Place, answers::AnswerPermit},
 };
 
 use crate::{
     access::{Caller, table::Method},
-    status::Refusal,
+    status::ApiError,
 };
 
 /// The result of one step of a stream: the next message, if the step made one, and the state to go
 /// on from, if there is more.
-pub(super) type Step<M, S> = Result<(Option<M>, Option<S>), Refusal>;
+pub(super) type Step<M, S> = Result<(Option<M>, Option<S>), ApiError>;
 
 /// A stream of reads that a caller has open.
 pub(super) struct Reading {
@@ -31,7 +31,7 @@ pub(super) struct Reading {
     pub(super) caller: Caller,
     pub(super) ledger: Arc<Ledger>,
     method: Method,
-    room: AnswerRoom,
+    room: AnswerPermit,
     _open: Place,
 }
 
@@ -41,10 +41,10 @@ impl Context {
         &self,
         caller: &Caller,
         bytes: usize,
-        make: impl FnOnce() -> Result<M, Refusal> + Send + 'static,
+        make: impl FnOnce() -> Result<M, ApiError> + Send + 'static,
     ) -> Result<Response<M>, Status> {
         let room = caller.answer_room(&self.pressure);
-        let share = room.take(bytes).await.map_err(Refusal::from)?;
+        let share = room.take(bytes).await.map_err(ApiError::from)?;
         let made = self.read_for(caller, move || Ok((make()?, share)));
         let (message, share) = made.await?;
         room.made(share, message.encoded_len());
@@ -59,7 +59,7 @@ impl Context {
         caller: Caller,
         method: Method,
         ledger: &Arc<Ledger>,
-    ) -> Result<Reading, Refusal> {
+    ) -> Result<Reading, ApiError> {
         let source = caller.source(&self.pressure);
         let open = self
             .pressure
@@ -77,7 +77,7 @@ impl Context {
 
 impl Reading {
     /// Takes room for a message of at most `bytes` bytes.
-    pub(super) async fn take_room(&self, bytes: usize) -> Result<Share, Refusal> {
+    pub(super) async fn take_room(&self, bytes: usize) -> Result<BudgetPermit, ApiError> {
         tokio::select! {
             biased;
             () = self.context.stopped() => Err(stopping()),
@@ -87,20 +87,20 @@ impl Reading {
 
     /// Reduces `share` to the size of a message that was made, and keeps it until the transport has
     /// taken the message.
-    pub(super) fn made(&self, share: Share, message: &impl Message) {
+    pub(super) fn made(&self, share: BudgetPermit, message: &impl Message) {
         self.room.made(share, message.encoded_len());
     }
 
     /// Fails unless the caller may still ask for this: a stream may outlive the caller's role.
-    pub(super) fn require(&self) -> Result<(), Refusal> {
+    pub(super) fn require(&self) -> Result<(), ApiError> {
         self.caller.require(self.method, self.ledger.name())
     }
 
     /// Runs a read on a thread that may block, and fails if the server stops meanwhile.
     pub(super) async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<T, Refusal> {
+        read: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
         tokio::select! {
             biased;
             () = self.context.stopped() => Err(stopping()),
@@ -165,14 +165,14 @@ impl Reading {
 
     /// Returns the room that the stream's messages are charged to, for a stream that is made
     /// elsewhere.
-    pub(super) fn room(&self) -> AnswerRoom {
+    pub(super) fn room(&self) -> AnswerPermit {
         self.room.clone()
     }
 }
 
 /// Returns a stream of messages that are charged to `room`.
 pub(super) fn respond<M>(
-    room: &AnswerRoom,
+    room: &AnswerPermit,
     messages: impl Stream<Item = Result<M, Status>> + Send + 'static,
 ) -> Response<Answers<M>> {
     let mut response = Response::new(messages.boxed());

@@ -10,7 +10,7 @@ use deed_proto::v1;
 use super::ledger::answer;
 use deed_engine::{
     admission::Sender,
-    append::{InFlight, OnQuota},
+    append::{InFlight, QuotaPolicy},
     ledger::Ledger,
     shard::Disk,
 };
@@ -30,7 +30,7 @@ async fn begin(engine: &Engine, ledger: &Arc<Ledger>, session: u8) -> InFlight {
     };
     let (sender, source) = (Sender::anybody(), appends.pressure.unknown());
     let ledger = Arc::clone(ledger);
-    let begun = appends.begin(ledger, request, &sender, &source, OnQuota::Refuse);
+    let begun = appends.begin(ledger, request, &sender, &source, QuotaPolicy::Refuse);
     begun.await.unwrap()
 }
 

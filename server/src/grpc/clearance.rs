@@ -20,7 +20,7 @@ use deed_engine::{
 
 use crate::{
     access::{Caller, table::Method},
-    status::Refusal,
+    status::ApiError,
 };
 
 /// Follows the Intent at `leaf`. The first message is made here, so that a missing Intent is an
@@ -30,7 +30,7 @@ pub(super) async fn watch(
     caller: Caller,
     ledger: &Arc<Ledger>,
     leaf: u64,
-) -> Result<Response<Answers<v1::ClearanceResponse>>, Refusal> {
+) -> Result<Response<Answers<v1::ClearanceResponse>>, ApiError> {
     assessed(ledger)?;
     let reading = context.open_reading(caller, Method::AwaitClearance, ledger)?;
     let room = reading.room();
@@ -44,7 +44,7 @@ pub(super) async fn watch(
     let first = watching
         .look()
         .await?
-        .ok_or_else(|| Refusal::NotFound(format!("there is no Intent at leaf {leaf}")))?;
+        .ok_or_else(|| ApiError::NotFound(format!("there is no Intent at leaf {leaf}")))?;
     watching.reading.made(share, &first);
     watching.said = Some(first.clone());
     let going = (!is_final(&first)).then_some(watching);
@@ -63,12 +63,12 @@ pub(super) async fn watch(
 }
 
 /// Fails unless the ledger's rules include the assessment.
-pub(super) fn assessed(ledger: &Ledger) -> Result<(), Refusal> {
+pub(super) fn assessed(ledger: &Ledger) -> Result<(), ApiError> {
     let found = ledger.trust.read().rules_version();
     if found >= RULES_ASSESSED {
         return Ok(());
     }
-    Err(Refusal::Precondition {
+    Err(ApiError::Precondition {
         reason: "RULES_VERSION",
         message: format!(
             "the ledger follows rules version {found}, under which nothing is assessed; an \
@@ -90,7 +90,7 @@ struct Watching {
 }
 
 impl Watching {
-    async fn next(&mut self) -> Result<v1::ClearanceResponse, Refusal> {
+    async fn next(&mut self) -> Result<v1::ClearanceResponse, ApiError> {
         loop {
             tokio::select! {
                 biased;
@@ -114,7 +114,7 @@ impl Watching {
         }
     }
 
-    async fn look(&mut self) -> Result<Option<v1::ClearanceResponse>, Refusal> {
+    async fn look(&mut self) -> Result<Option<v1::ClearanceResponse>, ApiError> {
         self.heads.mark_unchanged();
         let (number, leaf) = (self.reading.ledger.number, self.leaf);
         let read = move |store: &Store| {

@@ -19,13 +19,13 @@ use super::{
 };
 use deed_engine::{
     content::{Begun, LedgerRef, PIECE_BYTES, Reader},
-    pressure::{Share, answers::CHUNK_BYTES},
+    pressure::{BudgetPermit, answers::CHUNK_BYTES},
 };
 
 use crate::{
     access::{Caller, table::Method},
     blocking::blocking,
-    status::Refusal,
+    status::ApiError,
 };
 
 /// Largest chunk of an upload, in bytes.
@@ -50,13 +50,13 @@ impl Content for ContentService {
         let mut patience = Patience::new(self.0.contents.stall_max());
         let Some(Part::Begin(begin)) = next_part(&self.0, &mut parts, &mut patience).await? else {
             let what = "the first message of an upload is `begin`";
-            return Err(Refusal::field("part", what).into());
+            return Err(ApiError::field("part", what).into());
         };
         caller.require(Method::PutContent, &begin.ledger)?;
         let digest = digest(&begin.commitment)?;
         let salt = begin.salt.as_ref().try_into().map_err(|_| {
             let what = format!("{} bytes where 32 are needed", begin.salt.len());
-            Refusal::field("salt", what)
+            ApiError::field("salt", what)
         })?;
         let salt = Salt::from_bytes(salt);
         let ledger = self
@@ -67,7 +67,7 @@ impl Content for ContentService {
         let contents = Arc::clone(&self.0.contents);
         let source = caller.source(&self.0.pressure);
         let place = contents.uploads.take(&source, Some(ledger.number));
-        let _place = place.map_err(Refusal::from)?;
+        let _place = place.map_err(ApiError::from)?;
         let principal = caller.principal().cloned().unwrap_or_else(|| Arc::from(""));
         let size = begin.size;
         let begin_upload = move || {
@@ -80,7 +80,7 @@ impl Content for ContentService {
             // Nothing is collected while the gate is held.
             let gate = self.0.contents.enter(ledger.number).await;
             let held = self.0.contents.keep_held(&gate, digest).await;
-            if !held.map_err(Refusal::from)? {
+            if !held.map_err(ApiError::from)? {
                 // It was collected just now. If it is held again, another request has just stored
                 // it.
                 begun = begin_upload().await?;
@@ -99,14 +99,14 @@ impl Content for ContentService {
             quotas
                 .take_waiting(caller.principal(), 0, chunk.len(), QUOTA_WAIT)
                 .await
-                .map_err(Refusal::from)?;
+                .map_err(ApiError::from)?;
             let written = self.0.contents.write_upload(upload, chunk).await;
-            upload = written.map_err(Refusal::from)?;
+            upload = written.map_err(ApiError::from)?;
         }
         let gate = self.0.contents.enter(ledger.number).await;
         let new = self.0.contents.finish_upload(&gate, *upload).await;
         Ok(Response::new(v1::PutContentResponse {
-            already_held: !new.map_err(Refusal::from)?,
+            already_held: !new.map_err(ApiError::from)?,
         }))
     }
 
@@ -168,8 +168,8 @@ impl Content for ContentService {
         });
         let erased = erasing
             .await
-            .map_err(|error| Refusal::Internal(format!("an erasure ended early: {error}")))?;
-        Ok(Response::new(erased.map_err(Refusal::from)?))
+            .map_err(|error| ApiError::Internal(format!("an erasure ended early: {error}")))?;
+        Ok(Response::new(erased.map_err(ApiError::from)?))
     }
 }
 
@@ -197,12 +197,12 @@ impl Patience {
     }
 
     /// Waits for `next`, as long as the client may make the server wait.
-    async fn wait_for<T>(&mut self, next: impl Future<Output = T>) -> Result<T, Refusal> {
+    async fn wait_for<T>(&mut self, next: impl Future<Output = T>) -> Result<T, ApiError> {
         let begun = Instant::now();
         let came = tokio::time::timeout(self.left, next).await;
         self.left = self.left.saturating_sub(begun.elapsed());
         came.map_err(|_| {
-            Refusal::Unavailable(format!(
+            ApiError::Unavailable(format!(
                 "the upload was too slow: it may stand still for {:?}, and {BYTES_PER_SECOND_MIN} \
                  bytes a second are the least; send it again, faster",
                 self.stall_max
@@ -226,27 +226,27 @@ async fn next_part(
         None => Ok(None),
         Some(v1::PutContentRequest { part: Some(part) }) => Ok(Some(part)),
         Some(v1::PutContentRequest { part: None }) => {
-            Err(Refusal::field("part", "is missing").into())
+            Err(ApiError::field("part", "is missing").into())
         }
     }
 }
 
-fn chunk(part: Part) -> Result<Bytes, Refusal> {
+fn chunk(part: Part) -> Result<Bytes, ApiError> {
     match part {
         Part::Chunk(chunk) if (1..=CHUNK_BYTES_MAX).contains(&chunk.len()) => Ok(chunk),
         Part::Chunk(chunk) => {
             let found = chunk.len();
             let what = format!("{found} bytes where 1 to {CHUNK_BYTES_MAX} are allowed");
-            Err(Refusal::field("chunk", what))
+            Err(ApiError::field("chunk", what))
         }
-        Part::Begin(_) => Err(Refusal::field("part", "a second `begin` in one upload")),
+        Part::Begin(_) => Err(ApiError::field("part", "a second `begin` in one upload")),
     }
 }
 
-fn digest(commitment: &[u8]) -> Result<CommitmentDigest, Refusal> {
+fn digest(commitment: &[u8]) -> Result<CommitmentDigest, ApiError> {
     CommitmentDigest::from_slice(commitment).ok_or_else(|| {
         let what = format!("{} bytes where 32 are needed", commitment.len());
-        Refusal::field("commitment", what)
+        ApiError::field("commitment", what)
     })
 }
 
@@ -257,11 +257,11 @@ struct Sending {
     /// The reader; `None` while it reads, and at the end.
     reader: Option<Box<Reader>>,
     piece: VecDeque<v1::GetContentResponse>,
-    share: Option<Share>,
+    share: Option<BudgetPermit>,
 }
 
 impl Sending {
-    async fn next(&mut self) -> Result<Option<v1::GetContentResponse>, Refusal> {
+    async fn next(&mut self) -> Result<Option<v1::GetContentResponse>, ApiError> {
         if self.piece.is_empty() {
             // The rest of the last share is given back first: no call waits for room while it holds
             // some.
@@ -290,7 +290,7 @@ type Messages = VecDeque<v1::GetContentResponse>;
 
 /// Reads the next piece and cuts it into messages. At the end it returns neither reader nor
 /// messages.
-fn messages(mut reader: Box<Reader>) -> Result<(Option<Box<Reader>>, Messages), Refusal> {
+fn messages(mut reader: Box<Reader>) -> Result<(Option<Box<Reader>>, Messages), ApiError> {
     let Some(piece) = reader.next_piece()? else {
         return Ok((None, Messages::new()));
     };
@@ -337,7 +337,7 @@ mod tests {
         assert_eq!(patience.left, 10 * SECOND);
         patience.left = Duration::from_millis(1);
         let late = patience.wait_for(std::future::pending::<()>()).await;
-        assert!(matches!(late, Err(Refusal::Unavailable(what)) if what.contains("too slow")));
+        assert!(matches!(late, Err(ApiError::Unavailable(what)) if what.contains("too slow")));
         assert!(patience.left.is_zero());
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use deed_engine::{
-    ledger::{Ledger, Readable},
+    ledger::{Ledger, PublishedTree},
     store::{
         Store,
         records::HeadRecord,
@@ -18,7 +18,7 @@ use deed_engine::{
 use deed_evidence::{Micros, trust::TrustState};
 use deed_tlog::{InclusionProof, LeafIndex, TreeSize};
 
-use crate::status::Refusal;
+use crate::status::ApiError;
 
 /// A ledger as it was behind one turn.
 pub(super) struct Cut {
@@ -32,7 +32,7 @@ pub(super) struct Cut {
     /// The trust state of this size, if it had to be made again because the ledger's has moved on.
     trust: Option<Arc<TrustState>>,
     /// A published tree that covers this one: before that, nothing of this one may be answered.
-    readable: Arc<Readable>,
+    readable: Arc<PublishedTree>,
 }
 
 impl Cut {
@@ -42,7 +42,7 @@ impl Cut {
         store: Store,
         (size, head): (u64, HeadRecord),
         ledger: &Arc<Ledger>,
-        readable: Arc<Readable>,
+        readable: Arc<PublishedTree>,
     ) -> Self {
         debug_assert!(size <= readable.size().get(), "it is released");
         Self {
@@ -57,7 +57,7 @@ impl Cut {
     }
 
     /// Returns inclusion proofs of `leaves` under the head.
-    pub(super) fn inclusions(&self, leaves: &[LeafIndex]) -> Result<Vec<InclusionProof>, Refusal> {
+    pub(super) fn inclusions(&self, leaves: &[LeafIndex]) -> Result<Vec<InclusionProof>, ApiError> {
         let (ledger, readable) = (&self.ledger, &self.readable);
         Ok(ledger.inclusions_at(readable, leaves, self.size)?)
     }
@@ -65,7 +65,7 @@ impl Cut {
     /// Passes the trust state of this size to `ask`: a key that was revoked later is in force in
     /// it. The step changes the ledger's state before the turn is in the store, so if that has no
     /// statement beyond this size it is the one; otherwise the state is made again from the store.
-    pub(super) fn ask<T>(&mut self, ask: impl FnOnce(&TrustState) -> T) -> Result<T, Refusal> {
+    pub(super) fn ask<T>(&mut self, ask: impl FnOnce(&TrustState) -> T) -> Result<T, ApiError> {
         {
             let trust = self.ledger.trust.read();
             if trust.head().leaf_index.get() < self.size.get() {
@@ -79,10 +79,10 @@ impl Cut {
         Ok(ask(self.trust.insert(trust)))
     }
 
-    fn past(&self) -> Result<Arc<TrustState>, Refusal> {
+    fn past(&self) -> Result<Arc<TrustState>, ApiError> {
         let past = self.ledger.past_trust.at(self.size, || self.loaded())?;
         past.ok_or_else(|| {
-            Refusal::Unavailable(
+            ApiError::Unavailable(
                 "keys or principals of the ledger changed while this was told, and others are told of \
                  earlier states; ask again"
                     .to_owned(),
@@ -90,12 +90,12 @@ impl Cut {
         })
     }
 
-    fn loaded(&self) -> Result<TrustState, Refusal> {
+    fn loaded(&self) -> Result<TrustState, ApiError> {
         let genesis = self.ledger.record_at(self.size).genesis_entry;
         let loaded = recover::trust(&self.store, self.ledger.number, &genesis);
         loaded.map_err(|error| match error {
             LoadError::Store(error) => error.into(),
-            other => Refusal::Damaged(other.to_string()),
+            other => ApiError::Damaged(other.to_string()),
         })
     }
 }

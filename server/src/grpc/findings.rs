@@ -23,7 +23,7 @@ use deed_engine::{
 
 use crate::{
     access::{Caller, table::Method},
-    status::Refusal,
+    status::ApiError,
 };
 
 /// Findings on a page: at most, and if the request does not say.
@@ -47,19 +47,19 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn parse(kinds: Vec<i32>, severity_min: i32, task: Bytes) -> Result<Self, Refusal> {
+    fn parse(kinds: Vec<i32>, severity_min: i32, task: Bytes) -> Result<Self, ApiError> {
         let unknown = |kind: &&i32| v1::FindingKind::try_from(**kind).is_err();
         if let Some(kind) = kinds.iter().find(unknown) {
             let what = format!("{kind} is no kind of finding that is known here");
-            return Err(Refusal::field("kinds", what));
+            return Err(ApiError::field("kinds", what));
         }
         if v1::Severity::try_from(severity_min).is_err() {
             let what = format!("{severity_min} is no severity that is known here");
-            return Err(Refusal::field("severity_min", what));
+            return Err(ApiError::field("severity_min", what));
         }
         if !task.is_empty() && TaskId::from_slice(&task).is_none() {
             let what = format!("{} bytes where 16 are wanted", task.len());
-            return Err(Refusal::field("task", what));
+            return Err(ApiError::field("task", what));
         }
         Ok(Self {
             kinds,
@@ -83,7 +83,7 @@ impl Wanted {
         size: TreeSize,
         from: FindingAt,
         room: usize,
-    ) -> Result<(Vec<v1::Finding>, Option<FindingAt>), Refusal> {
+    ) -> Result<(Vec<v1::Finding>, Option<FindingAt>), ApiError> {
         let mut found = Vec::new();
         for (looked_at, item) in store.findings(ledger, from).enumerate() {
             let (at, finding) = item?;
@@ -116,7 +116,7 @@ pub(super) fn of_task(
     size: TreeSize,
     task: TaskId,
     from: FindingAt,
-) -> Result<(Vec<v1::Finding>, Option<FindingAt>), Refusal> {
+) -> Result<(Vec<v1::Finding>, Option<FindingAt>), ApiError> {
     let wanted = Wanted {
         kinds: Vec::new(),
         severity_min: 0,
@@ -126,13 +126,13 @@ pub(super) fn of_task(
 }
 
 impl List {
-    pub(super) fn parse(request: v1::ListFindingsRequest) -> Result<Self, Refusal> {
+    pub(super) fn parse(request: v1::ListFindingsRequest) -> Result<Self, ApiError> {
         let room = match request.page_size {
             0 => PAGE_DEFAULT,
             size if size <= PAGE_MAX => size,
             size => {
                 let what = format!("{size} where {PAGE_MAX} is the most");
-                return Err(Refusal::field("page_size", what));
+                return Err(ApiError::field("page_size", what));
             }
         };
         Ok(Self {
@@ -149,7 +149,7 @@ impl List {
         &self,
         store: &Store,
         ledger: &Ledger,
-    ) -> Result<v1::ListFindingsResponse, Refusal> {
+    ) -> Result<v1::ListFindingsResponse, ApiError> {
         let readable = ledger.readable();
         let (findings, next) =
             self.wanted
@@ -169,7 +169,7 @@ pub(super) fn watch(
     caller: Caller,
     ledger: &Arc<Ledger>,
     request: v1::WatchFindingsRequest,
-) -> Result<Response<Answers<v1::WatchFindingsResponse>>, Refusal> {
+) -> Result<Response<Answers<v1::WatchFindingsResponse>>, ApiError> {
     let wanted = Wanted::parse(request.kinds, request.severity_min, Bytes::new())?;
     let mut heads = ledger.watch();
     // The tree that is published now is examined first.
@@ -210,7 +210,7 @@ struct Watching {
 }
 
 impl Watching {
-    async fn next(&mut self) -> Result<v1::WatchFindingsResponse, Refusal> {
+    async fn next(&mut self) -> Result<v1::WatchFindingsResponse, ApiError> {
         // The answer without findings, which is sent when it is time for one.
         let mut quiet = None;
         loop {
@@ -242,7 +242,7 @@ impl Watching {
     }
 
     /// Examines a bounded number of findings in the published tree.
-    async fn look(&mut self) -> Result<v1::WatchFindingsResponse, Refusal> {
+    async fn look(&mut self) -> Result<v1::WatchFindingsResponse, ApiError> {
         self.reading.require()?;
         let readable = self.heads.borrow_and_update().clone();
         let (ledger, wanted) = (self.reading.ledger.number, Arc::clone(&self.wanted));

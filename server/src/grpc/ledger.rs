@@ -9,8 +9,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Answers, Context, info, info_of, sender, stopping};
 use deed_engine::{
-    append::{Answered, InFlight, OnQuota},
-    ledger::registry::{NewLedger, Page, RegistryError},
+    append::{Answered, InFlight, QuotaPolicy},
+    ledger::registry::{LedgerRegistryError, NewLedger, Page},
     ledger_name::LedgerName,
     pressure::{QUEUE_WAIT, Source, answers::PAGE_ROOM},
     shard::NoAnswer,
@@ -19,7 +19,7 @@ use deed_engine::{
 use crate::{
     access::{Caller, body::Kept, role::EVERY_LEDGER, table::Method},
     blocking::blocking,
-    status::Refusal,
+    status::ApiError,
 };
 
 /// Requests of one stream that are taken ahead of their answers. Their bytes are bounded by the
@@ -59,10 +59,10 @@ impl Ledger for LedgerService {
             Method::Append,
             &caller.source(&self.0.pressure),
             request,
-            OnQuota::Refuse,
+            QuotaPolicy::Refuse,
         )
         .await?;
-        let answered = in_flight.finish().await.map_err(Refusal::from)?;
+        let answered = in_flight.finish().await.map_err(ApiError::from)?;
         let (answer, room) = answered.into_parts();
         let mut response = Response::new(answer);
         response.extensions_mut().insert(Kept::new(room));
@@ -82,11 +82,11 @@ impl Ledger for LedgerService {
         let pressure = &self.0.pressure;
         let place = pressure
             .open_append_stream(&caller.source(pressure))
-            .map_err(Refusal::from)?;
+            .map_err(ApiError::from)?;
         let quotas = &pressure.quotas;
         let open = quotas
             .open_stream(caller.principal())
-            .map_err(Refusal::from)?;
+            .map_err(ApiError::from)?;
         let (taking, taken) = mpsc::channel(STREAM_REQUESTS);
         let (answering, answers) = mpsc::channel(STREAM_ANSWERS);
         let context = self.0.clone();
@@ -109,7 +109,7 @@ impl Ledger for LedgerService {
         let caller = Caller::of(request.extensions());
         caller.require(Method::CreateLedger, EVERY_LEDGER)?;
         let store = self.0.registry.store();
-        store.disk().room_for_log().map_err(Refusal::from)?;
+        store.disk().room_for_log().map_err(ApiError::from)?;
         let source = caller.source(&self.0.pressure).key();
         let request = request.into_inner();
         let context = self.0.clone();
@@ -121,11 +121,11 @@ impl Ledger for LedgerService {
                     let room = shards.reserve(&new.ledger, source.clone(), 0);
                     timeout(QUEUE_WAIT, room).await
                 });
-                let room = reserving.map_err(|_| RegistryError::Overloaded)?;
+                let room = reserving.map_err(|_| LedgerRegistryError::Overloaded)?;
                 let answer = room.create(new).blocking_answer();
                 answer
                     .map(drop)
-                    .map_err(|NoAnswer::Stopped| RegistryError::Stopped)
+                    .map_err(|NoAnswer::Stopped| LedgerRegistryError::Stopped)
             };
             Ok(context
                 .registry
@@ -150,14 +150,14 @@ impl Ledger for LedgerService {
             size @ 1..=PAGE_MAX => size as usize,
             size => {
                 let what = format!("{size} is more than {PAGE_MAX}");
-                return Err(Refusal::field("page_size", what).into());
+                return Err(ApiError::field("page_size", what).into());
             }
         };
         // The token is the last name of the page before.
         let after = request.page_token;
         if !after.is_empty() && LedgerName::parse(&after).is_none() {
             let what = "is not a token that this server gave out";
-            return Err(Refusal::field("page_token", what).into());
+            return Err(ApiError::field("page_token", what).into());
         }
         let registry = Arc::clone(&self.0.registry);
         let seen_by = caller.clone();
@@ -202,8 +202,8 @@ async fn begin(
     method: Method,
     source: &Source,
     request: v1::AppendRequest,
-    on_quota: OnQuota,
-) -> Result<InFlight, Refusal> {
+    on_quota: QuotaPolicy,
+) -> Result<InFlight, ApiError> {
     // Who may not ask learns nothing, and what is malformed is told before a ledger is looked for.
     caller.require(method, &request.ledger)?;
     context.appends.check(&request)?;
@@ -250,7 +250,7 @@ async fn take_in(
             method,
             &source,
             request,
-            OnQuota::HoldBack,
+            QuotaPolicy::HoldBack,
         );
         let in_flight = begun.await.map_err(Status::from);
         let ends = in_flight.is_err();
@@ -272,7 +272,7 @@ pub(crate) async fn answer(
         let answered = match taken {
             Ok(in_flight) => tokio::select! {
                 biased;
-                answered = in_flight.finish() => answered.map_err(|error| Refusal::from(error).into()),
+                answered = in_flight.finish() => answered.map_err(|error| ApiError::from(error).into()),
                 () = answers.closed() => return,
             },
             Err(status) => Err(status),

@@ -19,13 +19,13 @@ use super::{
 };
 use deed_engine::{
     append::{consistency, hashes},
-    ledger::{Ledger, Readable, read::Heads},
+    ledger::{Ledger, PublishedTree, read::Heads},
     pressure::answers::{CHUNK_BYTES, CHUNK_ROOM, PROOF_ROOM},
 };
 
 use crate::{
     access::{Caller, table::Method},
-    status::Refusal,
+    status::ApiError,
 };
 
 /// Most entries of one message.
@@ -142,7 +142,7 @@ impl Log for LogService {
                 ledger.check_size(&readable, "new_size", new)?;
                 if old > new {
                     let what = format!("{old} is larger than new_size, which is {new}");
-                    return Err(Refusal::field("old_size", what));
+                    return Err(ApiError::field("old_size", what));
                 }
                 let proof = ledger.consistency(&readable, SizeRange { old, new })?;
                 Ok(v1::ConsistencyProofResponse {
@@ -180,7 +180,7 @@ impl Log for LogService {
         };
         for (what, asked) in [("start", request.start), ("end", end)] {
             if asked > size.get() {
-                return Err(Refusal::BeyondTree {
+                return Err(ApiError::BeyondTree {
                     message: format!("{what} {asked} is beyond the tree, which has {size} leaves"),
                     size,
                 }
@@ -189,7 +189,7 @@ impl Log for LogService {
         }
         if request.start > end {
             let what = format!("{} is larger than end, which is {end}", request.start);
-            return Err(Refusal::field("start", what).into());
+            return Err(ApiError::field("start", what).into());
         }
         // Each chunk is a read of its own: a slow reader holds one chunk, for which it has room,
         // and no share of the reads.
@@ -219,7 +219,7 @@ impl Log for LogService {
             )
             .await?;
         let wanted = match request.leaf {
-            None => Err(Refusal::field(
+            None => Err(ApiError::field(
                 "leaf",
                 "one of leaf_index and statement is required",
             )),
@@ -312,7 +312,7 @@ impl Log for LogService {
             .await?;
         let session = SessionId::from_slice(&request.session).ok_or_else(|| {
             let what = format!("{} bytes where 16 are wanted", request.session.len());
-            Refusal::field("session", what)
+            ApiError::field("session", what)
         })?;
         self.0
             .answer_for(&caller, PROOF_ROOM, move || session_info(&ledger, &session))
@@ -328,7 +328,7 @@ struct Watching {
 }
 
 impl Watching {
-    async fn next(&mut self) -> Result<v1::TreeHeadResponse, Refusal> {
+    async fn next(&mut self) -> Result<v1::TreeHeadResponse, ApiError> {
         tokio::select! {
             biased;
             () = self.reading.context.stopped() => return Err(stopping()),
@@ -350,9 +350,9 @@ impl Watching {
 /// Returns a head, and the proof that it is consistent with the tree of `from` leaves.
 fn head(
     ledger: &Ledger,
-    readable: &Readable,
+    readable: &PublishedTree,
     from: Option<TreeSize>,
-) -> Result<v1::TreeHeadResponse, Refusal> {
+) -> Result<v1::TreeHeadResponse, ApiError> {
     Ok(v1::TreeHeadResponse {
         checkpoint: readable.checkpoint.clone(),
         witnessed_size: 0,
@@ -363,7 +363,7 @@ fn head(
                     let message = format!(
                         "consistency_from {from} is beyond the tree, which has {size} leaves"
                     );
-                    return Err(Refusal::BeyondTree { message, size });
+                    return Err(ApiError::BeyondTree { message, size });
                 }
                 Ok(consistency(ledger, readable, from)?)
             })
@@ -379,15 +379,15 @@ enum Wanted {
 }
 
 impl Wanted {
-    fn parse(leaf: Option<Leaf>) -> Result<Self, Refusal> {
+    fn parse(leaf: Option<Leaf>) -> Result<Self, ApiError> {
         match leaf {
-            None => Err(Refusal::field(
+            None => Err(ApiError::field(
                 "leaf",
                 "one of leaf_index, leaf_hash and statement is required",
             )),
             Some(Leaf::LeafIndex(index)) => Ok(Self::Index(LeafIndex::new(index))),
             Some(Leaf::LeafHash(hash)) => Hash::try_from(&hash[..]).map(Self::Hash).map_err(|_| {
-                Refusal::field(
+                ApiError::field(
                     "leaf_hash",
                     format!("{} bytes where 32 are wanted", hash.len()),
                 )
@@ -405,12 +405,12 @@ impl Wanted {
         }
     }
 
-    fn statement(at: &v1::StatementPosition) -> Result<Self, Refusal> {
+    fn statement(at: &v1::StatementPosition) -> Result<Self, ApiError> {
         SessionId::from_slice(&at.session)
             .map(|session| Self::Statement(session, Sequence::new(at.sequence)))
             .ok_or_else(|| {
                 let what = format!("{} bytes where 16 are wanted", at.session.len());
-                Refusal::field("statement.session", what)
+                ApiError::field("statement.session", what)
             })
     }
 
@@ -418,9 +418,9 @@ impl Wanted {
     fn find(
         &self,
         ledger: &Ledger,
-        readable: &Readable,
+        readable: &PublishedTree,
         size: TreeSize,
-    ) -> Result<LeafIndex, Refusal> {
+    ) -> Result<LeafIndex, ApiError> {
         ledger.check_size(readable, "tree_size", size)?;
         let index = match self {
             Self::Index(index) => {
@@ -438,13 +438,13 @@ impl Wanted {
         // The published tree has the leaf; the smaller tree of the request does not.
         let what = format!("leaf {index} is not yet in the tree of {size} leaves");
         Err(match self {
-            Self::Index(_) => Refusal::field("tree_size", what),
-            Self::Hash(_) | Self::Statement(..) => Refusal::NotFound(what),
+            Self::Index(_) => ApiError::field("tree_size", what),
+            Self::Hash(_) | Self::Statement(..) => ApiError::NotFound(what),
         })
     }
 }
 
-fn or_newest(size: u64, readable: &Readable) -> TreeSize {
+fn or_newest(size: u64, readable: &PublishedTree) -> TreeSize {
     match size {
         0 => readable.size(),
         size => TreeSize::new(size),
@@ -455,7 +455,7 @@ fn inclusion(
     ledger: &Ledger,
     wanted: &Wanted,
     tree_size: u64,
-) -> Result<v1::InclusionProofResponse, Refusal> {
+) -> Result<v1::InclusionProofResponse, ApiError> {
     let readable = ledger.readable();
     let size = or_newest(tree_size, &readable);
     let index = wanted.find(ledger, &readable, size)?;
@@ -474,13 +474,13 @@ fn batch_proof(
     ledger: &Ledger,
     wanted: &Wanted,
     tree_size: u64,
-) -> Result<v1::GetBatchProofResponse, Refusal> {
+) -> Result<v1::GetBatchProofResponse, ApiError> {
     let readable = ledger.readable();
     let size = or_newest(tree_size, &readable);
     let index = wanted.find(ledger, &readable, size)?;
     let found = ledger
         .batched_statement(&readable, index, size)?
-        .ok_or_else(|| Refusal::Precondition {
+        .ok_or_else(|| ApiError::Precondition {
             reason: "NOT_BATCHED",
             message: format!("no batch manifest covers leaf {index}; its own entry says who spoke"),
             metadata: HashMap::from([("leaf_index".to_owned(), index.to_string())]),
@@ -513,9 +513,9 @@ impl Next {
 /// Returns the next trust entries under one tree head, and where those after them begin.
 fn trust_entries(
     ledger: &Ledger,
-    readable: &Readable,
+    readable: &PublishedTree,
     from: &Next,
-) -> Result<(v1::GetTrustChainResponse, Option<Next>), Refusal> {
+) -> Result<(v1::GetTrustChainResponse, Option<Next>), ApiError> {
     let size = readable.size().get();
     let genesis = (from.leaf == 0).then_some(Ok(0));
     let (mut leaves, mut found) = (Vec::new(), Vec::new());
@@ -557,10 +557,10 @@ fn trust_entries(
     Ok((answer, more))
 }
 
-fn session_info(ledger: &Ledger, id: &SessionId) -> Result<v1::SessionInfo, Refusal> {
+fn session_info(ledger: &Ledger, id: &SessionId) -> Result<v1::SessionInfo, ApiError> {
     let (session, last_run) = ledger
         .session(id)?
-        .ok_or_else(|| Refusal::NotFound(format!("nothing is recorded in session {id}")))?;
+        .ok_or_else(|| ApiError::NotFound(format!("nothing is recorded in session {id}")))?;
     Ok(v1::SessionInfo {
         producer: session.producer,
         next_sequence: session.next.get(),
@@ -583,13 +583,13 @@ fn chunk(
     start: u64,
     end: u64,
     size: TreeSize,
-) -> Result<v1::GetEntriesResponse, Refusal> {
+) -> Result<v1::GetEntriesResponse, ApiError> {
     let mut entries = Vec::new();
     let mut bytes = 0;
     for (expected, item) in (start..).zip(ledger.entries(start, end)) {
         let (index, entry) = item?;
         if index != expected {
-            return Err(Refusal::Damaged(format!("leaf {expected} is missing")));
+            return Err(ApiError::Damaged(format!("leaf {expected} is missing")));
         }
         bytes += entry.len();
         entries.push(entry);
@@ -598,7 +598,7 @@ fn chunk(
         }
     }
     if entries.is_empty() {
-        return Err(Refusal::Damaged(format!("leaf {start} is missing")));
+        return Err(ApiError::Damaged(format!("leaf {start} is missing")));
     }
     Ok(v1::GetEntriesResponse {
         start,

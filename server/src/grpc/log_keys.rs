@@ -2,12 +2,12 @@
 
 use deed_engine::{
     append::hashes,
-    ledger::{Ledger, Readable},
+    ledger::{Ledger, PublishedTree},
 };
 use deed_proto::v1;
 use deed_tlog::{LeafIndex, TreeSize};
 
-use crate::status::Refusal;
+use crate::status::ApiError;
 
 /// Most entries of one message; an AuthoritiesChanged has up to some two kilobytes.
 const ENTRIES: usize = 32;
@@ -47,8 +47,8 @@ impl Message {
     pub(super) fn answer(
         &self,
         ledger: &Ledger,
-        readable: &Readable,
-    ) -> Result<v1::GetLogKeysResponse, Refusal> {
+        readable: &PublishedTree,
+    ) -> Result<v1::GetLogKeysResponse, ApiError> {
         let mut entries = Vec::with_capacity(self.leaves.len());
         for index in &self.leaves {
             let proof = ledger.inclusion(readable, *index, self.handover)?;

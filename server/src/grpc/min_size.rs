@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::{
     access::{Caller, table::Method},
     context::{Context, stopping},
-    status::Refusal,
+    status::ApiError,
 };
 
 /// Time that a read waits for a ledger to grow.
@@ -21,21 +21,21 @@ impl Context {
     /// As [`Context::ledger`], when the ledger has at least `min_size` leaves to be read.
     ///
     /// # Errors
-    /// As [`Context::ledger`]; [`Refusal::Behind`] if it has fewer after five seconds.
+    /// As [`Context::ledger`]; [`ApiError::Behind`] if it has fewer after five seconds.
     pub(super) async fn ledger_of_size(
         &self,
         caller: &Caller,
         method: Method,
         name: &str,
         min_size: u64,
-    ) -> Result<Arc<Ledger>, Refusal> {
+    ) -> Result<Arc<Ledger>, ApiError> {
         let ledger = self.ledger(caller, method, name).await?;
         self.grown(&ledger, min_size, GROWTH_WAIT).await?;
         Ok(ledger)
     }
 
     /// Waits, for `wait` at most, until a ledger has at least `min_size` leaves to be read.
-    async fn grown(&self, ledger: &Ledger, min_size: u64, wait: Duration) -> Result<(), Refusal> {
+    async fn grown(&self, ledger: &Ledger, min_size: u64, wait: Duration) -> Result<(), ApiError> {
         if ledger.readable().size().get() >= min_size {
             return Ok(());
         }
@@ -49,7 +49,7 @@ impl Context {
         match grown {
             Ok(true) => Ok(()),
             Ok(false) => Err(stopping()),
-            Err(_) => Err(Refusal::Behind {
+            Err(_) => Err(ApiError::Behind {
                 size: ledger.readable().size(),
                 min_size,
                 retry_after: RETRY_AFTER,
@@ -133,7 +133,7 @@ mod tests {
         let (context, stop) = context(&engine);
         stop.send(true).unwrap();
         let waited = block_on(context.grown(&ledger, 2, GROWTH_WAIT));
-        assert!(matches!(waited, Err(Refusal::Unavailable(_))));
+        assert!(matches!(waited, Err(ApiError::Unavailable(_))));
         drop((ledger, context));
         engine.close();
     }

@@ -35,7 +35,7 @@ use deed_engine::{
 use crate::{
     access::{Caller, role::Role},
     context::{Context, stopping},
-    status::Refusal,
+    status::ApiError,
 };
 
 /// A stream of answers.
@@ -49,8 +49,8 @@ impl Context {
         &self,
         caller: &Caller,
         ledger: &Arc<Ledger>,
-        read: impl FnOnce(&Store) -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<(T, Cut), Refusal> {
+        read: impl FnOnce(&Store) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<(T, Cut), ApiError> {
         let (store, number) = (Arc::clone(self.registry.store()), ledger.number);
         let (found, store, stored) = self
             .read_for(caller, move || {

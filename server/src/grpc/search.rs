@@ -11,7 +11,7 @@ use tonic::Response;
 use super::{Answers, Context, answer::Step};
 use deed_engine::{
     append::hashes,
-    ledger::{Ledger, Readable},
+    ledger::{Ledger, PublishedTree},
     metrics::Metrics,
     pressure::answers::CHUNK_ROOM,
     search::query::{Bounds, Cursor, Page, Query},
@@ -20,7 +20,7 @@ use deed_engine::{
 
 use crate::{
     access::{Caller, table::Method},
-    status::Refusal,
+    status::ApiError,
 };
 
 /// Most entries of one search.
@@ -32,7 +32,7 @@ pub(super) fn answers(
     caller: Caller,
     ledger: Arc<Ledger>,
     request: &v1::SearchRequest,
-) -> Result<Response<Answers<v1::SearchResponse>>, Refusal> {
+) -> Result<Response<Answers<v1::SearchResponse>>, ApiError> {
     let readable = ledger.readable();
     let (query, bounds) = parse(request, readable.size())?;
     let reading = context.open_reading(caller, Method::Search, &ledger)?;
@@ -62,7 +62,7 @@ struct Searching {
     metrics: Arc<Metrics>,
     ledger: Arc<Ledger>,
     /// The tree that is searched, and under which results are proven.
-    readable: Arc<Readable>,
+    readable: Arc<PublishedTree>,
     query: Query,
     bounds: Bounds,
     /// `None` before the first step, because finding where a time begins reads the store.
@@ -101,7 +101,7 @@ impl Searching {
     }
 
     /// Returns the page's entries, with proofs if the request wants them.
-    fn proven(&mut self) -> Result<Vec<v1::ProvenEntry>, Refusal> {
+    fn proven(&mut self) -> Result<Vec<v1::ProvenEntry>, ApiError> {
         let found = std::mem::take(&mut self.page).entries;
         let proofs = if self.with_proofs {
             let leaves: Vec<_> = found
@@ -122,12 +122,12 @@ impl Searching {
     }
 }
 
-fn parse(request: &v1::SearchRequest, size: TreeSize) -> Result<(Query, Bounds), Refusal> {
+fn parse(request: &v1::SearchRequest, size: TreeSize) -> Result<(Query, Bounds), ApiError> {
     let bounds = bounds(request, size)?;
     for (field, id) in [("task", &request.task), ("trace_id", &request.trace_id)] {
         if !id.is_empty() && TaskId::from_slice(id).is_none() {
             let what = format!("{} bytes where 16 are wanted", id.len());
-            return Err(Refusal::field(field, what));
+            return Err(ApiError::field(field, what));
         }
     }
     let finding = match request.finding() {
@@ -136,7 +136,7 @@ fn parse(request: &v1::SearchRequest, size: TreeSize) -> Result<(Query, Bounds),
                 "{} is no kind of finding that is known here",
                 request.finding
             );
-            return Err(Refusal::field("finding", what));
+            return Err(ApiError::field("finding", what));
         }
         v1::FindingKind::Unspecified => None,
         kind => Some(kind),
@@ -153,7 +153,7 @@ fn parse(request: &v1::SearchRequest, size: TreeSize) -> Result<(Query, Bounds),
     Ok((query, bounds))
 }
 
-fn bounds(request: &v1::SearchRequest, size: TreeSize) -> Result<Bounds, Refusal> {
+fn bounds(request: &v1::SearchRequest, size: TreeSize) -> Result<Bounds, ApiError> {
     let end = match request.end {
         0 => size.get(),
         end => end,
@@ -161,28 +161,28 @@ fn bounds(request: &v1::SearchRequest, size: TreeSize) -> Result<Bounds, Refusal
     for (what, asked) in [("start", request.start), ("end", end)] {
         if asked > size.get() {
             let message = format!("{what} {asked} is beyond the tree, which has {size} leaves");
-            return Err(Refusal::BeyondTree { message, size });
+            return Err(ApiError::BeyondTree { message, size });
         }
     }
     if request.start > end {
         let what = format!("{} is larger than end, which is {end}", request.start);
-        return Err(Refusal::field("start", what));
+        return Err(ApiError::field("start", what));
     }
     for (field, time) in [("from_us", request.from_us), ("until_us", request.until_us)] {
         if time < 0 {
-            return Err(Refusal::field(field, "must not be negative"));
+            return Err(ApiError::field(field, "must not be negative"));
         }
     }
     if request.until_us != 0 && request.until_us < request.from_us {
         let what = format!("must not be before from_us, which is {}", request.from_us);
-        return Err(Refusal::field("until_us", what));
+        return Err(ApiError::field("until_us", what));
     }
     let limit = match request.limit {
         0 => u64::MAX,
         limit if limit <= LIMIT_MAX => limit,
         limit => {
             let what = format!("{limit} where {LIMIT_MAX} is the most, and 0 stands for no bound");
-            return Err(Refusal::field("limit", what));
+            return Err(ApiError::field("limit", what));
         }
     };
     let time = |us: i64| (us != 0).then(|| Micros::new(us));

@@ -24,16 +24,17 @@ use deed_engine::{
 
 use crate::{
     access::{Caller, table::Method},
-    status::Refusal,
+    status::ApiError,
 };
 
-fn task_id(bytes: &[u8]) -> Result<TaskId, Refusal> {
-    TaskId::from_slice(bytes)
-        .ok_or_else(|| Refusal::field("task", format!("{} bytes where 16 are wanted", bytes.len())))
+fn task_id(bytes: &[u8]) -> Result<TaskId, ApiError> {
+    TaskId::from_slice(bytes).ok_or_else(|| {
+        ApiError::field("task", format!("{} bytes where 16 are wanted", bytes.len()))
+    })
 }
 
-fn no_task(task: TaskId) -> Refusal {
-    Refusal::NotFound(format!("nothing of task {task} is in this ledger"))
+fn no_task(task: TaskId) -> ApiError {
+    ApiError::NotFound(format!("nothing of task {task} is in this ledger"))
 }
 
 /// Has the ledger record a receipt of the task, and proves it.
@@ -47,7 +48,7 @@ pub(super) async fn receipt(
     let task = task_id(task)?;
     let source = caller.source(&context.pressure);
     let receipt = context.appends.task_receipt(&ledger, task, &source);
-    let (answer, _room) = receipt.await.map_err(Refusal::from)?;
+    let (answer, _room) = receipt.await.map_err(ApiError::from)?;
     let Some(Placement::Recorded { leaf }) = answer.placements.first() else {
         return Err(no_task(task).into());
     };
@@ -71,7 +72,7 @@ pub(super) async fn story(
     caller: Caller,
     ledger: Arc<Ledger>,
     task: &[u8],
-) -> Result<Response<Answers<v1::GetTaskResponse>>, Refusal> {
+) -> Result<Response<Answers<v1::GetTaskResponse>>, ApiError> {
     assessed(&ledger)?;
     let task = task_id(task)?;
     let reading = context.open_reading(caller.clone(), Method::GetTask, &ledger)?;
@@ -119,7 +120,7 @@ enum Part {
 }
 
 impl Telling {
-    fn step(&mut self) -> Result<Option<v1::GetTaskResponse>, Refusal> {
+    fn step(&mut self) -> Result<Option<v1::GetTaskResponse>, ApiError> {
         match std::mem::replace(&mut self.part, Part::Told) {
             Part::Entries(cursor) => self.entries(cursor),
             Part::Findings(from) => {
@@ -139,7 +140,7 @@ impl Telling {
     fn entries(
         &mut self,
         cursor: Option<Box<Cursor>>,
-    ) -> Result<Option<v1::GetTaskResponse>, Refusal> {
+    ) -> Result<Option<v1::GetTaskResponse>, ApiError> {
         let mut cursor = match cursor {
             Some(cursor) => cursor,
             None => {
@@ -192,8 +193,8 @@ impl Telling {
         answer: &mut v1::GetTaskResponse,
         leaf: u64,
         entry: &Bytes,
-    ) -> Result<(), Refusal> {
-        let damaged = |what: String| Refusal::Damaged(format!("leaf {leaf}: {what}"));
+    ) -> Result<(), ApiError> {
+        let damaged = |what: String| ApiError::Damaged(format!("leaf {leaf}: {what}"));
         let parsed = Entry::parse(entry).map_err(|error| damaged(error.to_string()))?;
         let header = parsed
             .statement()
@@ -218,7 +219,7 @@ impl Telling {
     }
 
     /// Returns the cells of a grant, of its parent grant, and so on up to the root.
-    fn chain(&self, hash: Hash) -> Result<Vec<cells::Grant>, Refusal> {
+    fn chain(&self, hash: Hash) -> Result<Vec<cells::Grant>, ApiError> {
         let (mut chain, mut next) = (Vec::new(), Some(hash));
         while let Some(hash) = next
             && chain.len() <= CHAIN_MAX as usize
@@ -234,7 +235,7 @@ impl Telling {
         &mut self,
         chain: &[cells::Grant],
         hash: Hash,
-    ) -> Result<Option<v1::GrantInfo>, Refusal> {
+    ) -> Result<Option<v1::GrantInfo>, ApiError> {
         let Some(grant) = chain.first() else {
             return Ok(None);
         };

@@ -6,7 +6,7 @@ use axum::{
 };
 use bytes::Bytes;
 
-use super::Refusal;
+use super::ApiError;
 
 /// For answers that need a role, and so are for one caller only: a cache in front of the server
 /// does not check who calls.
@@ -30,20 +30,20 @@ pub(crate) fn answer(
 }
 
 /// Turns a refusal into an HTTP response with the same message as over gRPC.
-pub(crate) fn refused(refusal: Refusal) -> Response<Body> {
+pub(crate) fn refused(refusal: ApiError) -> Response<Body> {
     let code = match refusal {
-        Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
-        Refusal::NotFound(_) | Refusal::BeyondTree { .. } => StatusCode::NOT_FOUND,
-        Refusal::AlreadyExists(_) => StatusCode::CONFLICT,
-        Refusal::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
-        Refusal::Forbidden(_) => StatusCode::FORBIDDEN,
-        Refusal::Precondition { .. } => StatusCode::CONFLICT,
-        Refusal::Quota { .. } | Refusal::Full(_) => StatusCode::TOO_MANY_REQUESTS,
-        Refusal::Overloaded { .. }
-        | Refusal::Behind { .. }
-        | Refusal::Unavailable(_)
-        | Refusal::NoSpace(_) => StatusCode::SERVICE_UNAVAILABLE,
-        Refusal::Damaged(_) | Refusal::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        ApiError::Malformed(_) => StatusCode::BAD_REQUEST,
+        ApiError::NotFound(_) | ApiError::BeyondTree { .. } => StatusCode::NOT_FOUND,
+        ApiError::AlreadyExists(_) => StatusCode::CONFLICT,
+        ApiError::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+        ApiError::Forbidden(_) => StatusCode::FORBIDDEN,
+        ApiError::Precondition { .. } => StatusCode::CONFLICT,
+        ApiError::Quota { .. } | ApiError::Full(_) => StatusCode::TOO_MANY_REQUESTS,
+        ApiError::Overloaded { .. }
+        | ApiError::Behind { .. }
+        | ApiError::Unavailable(_)
+        | ApiError::NoSpace(_) => StatusCode::SERVICE_UNAVAILABLE,
+        ApiError::Damaged(_) | ApiError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     let status: tonic::Status = refusal.into();
     let mut response = text(code, status.message().to_owned());

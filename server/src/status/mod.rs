@@ -9,7 +9,7 @@ use std::{collections::HashMap, time::Duration};
 use deed_engine::{
     append::AppendError,
     content::ContentError,
-    ledger::{read::ReadError, registry::RegistryError},
+    ledger::{read::ReadError, registry::LedgerRegistryError},
     pressure::{LimitReached, RETRY_AFTER, quota::OverQuota},
     shard::NoAnswer,
     store::{StoreError, disk::NoSpace, recover::LoadError},
@@ -24,7 +24,7 @@ const NO_SPACE_RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// The reason for which a request has no answer.
 #[derive(Debug)]
-pub(crate) enum Refusal {
+pub(crate) enum ApiError {
     /// The request is malformed: a list of fields, each with a description of what is wrong with
     /// it.
     Malformed(Vec<(String, String)>),
@@ -72,13 +72,13 @@ pub(crate) enum Refusal {
     Internal(String),
 }
 
-impl Refusal {
+impl ApiError {
     pub(crate) fn field(field: &str, what: impl Into<String>) -> Self {
         Self::Malformed(vec![(field.to_owned(), what.into())])
     }
 }
 
-impl From<NoAnswer> for Refusal {
+impl From<NoAnswer> for ApiError {
     fn from(no_answer: NoAnswer) -> Self {
         match no_answer {
             NoAnswer::Stopped => Self::Unavailable(
@@ -88,7 +88,7 @@ impl From<NoAnswer> for Refusal {
     }
 }
 
-impl From<AppendError> for Refusal {
+impl From<AppendError> for ApiError {
     fn from(error: AppendError) -> Self {
         match error {
             AppendError::Field { field, what } => Self::field(field, what),
@@ -107,7 +107,7 @@ impl From<AppendError> for Refusal {
                 metadata: [("commitments".to_owned(), commitments)].into(),
             },
             AppendError::Stopped => NoAnswer::Stopped.into(),
-            AppendError::Registry(error) => error.into(),
+            AppendError::LedgerRegistry(error) => error.into(),
             AppendError::Content(error) => error.into(),
             AppendError::Read(error) => error.into(),
             AppendError::Defect(what) => Self::Internal(what),
@@ -115,7 +115,7 @@ impl From<AppendError> for Refusal {
     }
 }
 
-impl From<StoreError> for Refusal {
+impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let what = error.to_string();
         if error.is_damage() {
@@ -126,52 +126,52 @@ impl From<StoreError> for Refusal {
     }
 }
 
-impl From<NoSpace> for Refusal {
+impl From<NoSpace> for ApiError {
     fn from(no_space: NoSpace) -> Self {
         Self::NoSpace(no_space)
     }
 }
 
-impl From<LimitReached> for Refusal {
+impl From<LimitReached> for ApiError {
     fn from(limit: LimitReached) -> Self {
         let LimitReached { what, retry_after } = limit;
         Self::Quota { what, retry_after }
     }
 }
 
-impl From<OverQuota> for Refusal {
+impl From<OverQuota> for ApiError {
     fn from(over: OverQuota) -> Self {
         let OverQuota { what, retry_after } = over;
         Self::Quota { what, retry_after }
     }
 }
 
-impl From<RegistryError> for Refusal {
-    fn from(error: RegistryError) -> Self {
+impl From<LedgerRegistryError> for ApiError {
+    fn from(error: LedgerRegistryError) -> Self {
         match error {
-            RegistryError::NotFound { .. } => Self::NotFound(error.to_string()),
-            RegistryError::AlreadyExists { .. } => Self::AlreadyExists(error.to_string()),
-            RegistryError::Name => Self::field("name", error.to_string()),
-            RegistryError::AuthorityKeys(what) => Self::field("authority_keys", what),
-            RegistryError::Load {
+            LedgerRegistryError::NotFound { .. } => Self::NotFound(error.to_string()),
+            LedgerRegistryError::AlreadyExists { .. } => Self::AlreadyExists(error.to_string()),
+            LedgerRegistryError::Name => Self::field("name", error.to_string()),
+            LedgerRegistryError::AuthorityKeys(what) => Self::field("authority_keys", what),
+            LedgerRegistryError::Load {
                 cause: LoadError::Store(cause),
                 ..
             } => cause.into(),
-            RegistryError::Load { .. } => Self::Damaged(error.to_string()),
-            RegistryError::Overloaded => Self::Overloaded {
+            LedgerRegistryError::Load { .. } => Self::Damaged(error.to_string()),
+            LedgerRegistryError::Overloaded => Self::Overloaded {
                 retry_after: RETRY_AFTER,
             },
-            RegistryError::Defect(what) => Self::Internal(what),
-            RegistryError::Store(error) => error.into(),
-            RegistryError::Random(_) => Self::Internal(error.to_string()),
-            RegistryError::Stopped | RegistryError::Clock(_) => {
+            LedgerRegistryError::Defect(what) => Self::Internal(what),
+            LedgerRegistryError::Store(error) => error.into(),
+            LedgerRegistryError::Random(_) => Self::Internal(error.to_string()),
+            LedgerRegistryError::Stopped | LedgerRegistryError::Clock(_) => {
                 Self::Unavailable(error.to_string())
             }
         }
     }
 }
 
-impl From<ReadError> for Refusal {
+impl From<ReadError> for ApiError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::BeyondTree { size, .. } => Self::BeyondTree {
@@ -184,7 +184,7 @@ impl From<ReadError> for Refusal {
     }
 }
 
-impl From<ContentError> for Refusal {
+impl From<ContentError> for ApiError {
     fn from(error: ContentError) -> Self {
         match error {
             ContentError::Mismatch { .. } => Self::field("commitment", error.to_string()),
@@ -215,10 +215,10 @@ impl From<ContentError> for Refusal {
     }
 }
 
-impl From<Refusal> for Status {
-    fn from(refusal: Refusal) -> Self {
+impl From<ApiError> for Status {
+    fn from(refusal: ApiError) -> Self {
         match refusal {
-            Refusal::Malformed(fields) => {
+            ApiError::Malformed(fields) => {
                 let message = fields
                     .iter()
                     .map(|(field, what)| format!("{field}: {what}"))
@@ -231,14 +231,14 @@ impl From<Refusal> for Status {
                 let details = ErrorDetails::with_bad_request(violations);
                 Self::with_error_details(Code::InvalidArgument, message, details)
             }
-            Refusal::NotFound(message) => Self::not_found(message),
-            Refusal::AlreadyExists(message) => Self::already_exists(message),
-            Refusal::BeyondTree { message, size } => {
+            ApiError::NotFound(message) => Self::not_found(message),
+            ApiError::AlreadyExists(message) => Self::already_exists(message),
+            ApiError::BeyondTree { message, size } => {
                 let metadata = HashMap::from([("tree_size".to_owned(), size.to_string())]);
                 let details = ErrorDetails::with_error_info("BEYOND_TREE", "deed.v1", metadata);
                 Self::with_error_details(Code::OutOfRange, message, details)
             }
-            Refusal::Behind {
+            ApiError::Behind {
                 size,
                 min_size,
                 retry_after,
@@ -252,7 +252,7 @@ impl From<Refusal> for Status {
                 details.set_retry_info(Some(retry_after));
                 Self::with_error_details(Code::Unavailable, message, details)
             }
-            Refusal::Overloaded { retry_after } => {
+            ApiError::Overloaded { retry_after } => {
                 let message = format!(
                     "too much waits to be written already; try again in {} ms",
                     retry_after.as_millis()
@@ -260,17 +260,17 @@ impl From<Refusal> for Status {
                 let details = ErrorDetails::with_retry_info(Some(retry_after));
                 Self::with_error_details(Code::ResourceExhausted, message, details)
             }
-            Refusal::Quota { what, retry_after } => {
+            ApiError::Quota { what, retry_after } => {
                 let message = format!("{what}; try again in {} ms", retry_after.as_millis());
                 let details = ErrorDetails::with_retry_info(Some(retry_after));
                 Self::with_error_details(Code::ResourceExhausted, message, details)
             }
-            Refusal::Full(message) => {
+            ApiError::Full(message) => {
                 let details =
                     ErrorDetails::with_error_info("STORED_BYTES", "deed.v1", HashMap::new());
                 Self::with_error_details(Code::ResourceExhausted, message, details)
             }
-            Refusal::NoSpace(no_space) => {
+            ApiError::NoSpace(no_space) => {
                 let metadata = [
                     ("free_bytes".to_owned(), no_space.free_bytes.to_string()),
                     ("floor_bytes".to_owned(), no_space.floor_bytes.to_string()),
@@ -280,9 +280,9 @@ impl From<Refusal> for Status {
                 details.set_retry_info(Some(NO_SPACE_RETRY_AFTER));
                 Self::with_error_details(Code::ResourceExhausted, no_space.to_string(), details)
             }
-            Refusal::Unauthenticated(message) => Self::unauthenticated(message),
-            Refusal::Forbidden(message) => Self::permission_denied(message),
-            Refusal::Precondition {
+            ApiError::Unauthenticated(message) => Self::unauthenticated(message),
+            ApiError::Forbidden(message) => Self::permission_denied(message),
+            ApiError::Precondition {
                 reason,
                 message,
                 metadata,
@@ -290,9 +290,9 @@ impl From<Refusal> for Status {
                 let details = ErrorDetails::with_error_info(reason, "deed.v1", metadata);
                 Self::with_error_details(Code::FailedPrecondition, message, details)
             }
-            Refusal::Unavailable(message) => Self::unavailable(message),
-            Refusal::Damaged(what) => hidden(Code::DataLoss, "stored data is damaged", &what),
-            Refusal::Internal(what) => hidden(Code::Internal, "something went wrong here", &what),
+            ApiError::Unavailable(message) => Self::unavailable(message),
+            ApiError::Damaged(what) => hidden(Code::DataLoss, "stored data is damaged", &what),
+            ApiError::Internal(what) => hidden(Code::Internal, "something went wrong here", &what),
         }
     }
 }

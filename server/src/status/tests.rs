@@ -4,12 +4,12 @@ use deed_evidence::CommitmentDigest;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::Refusal;
+use super::ApiError;
 use deed_engine::{
     append::AppendError, content::ContentError, pressure::RETRY_AFTER, store::disk::NoSpace,
 };
 
-fn status(error: impl Into<Refusal>) -> Status {
+fn status(error: impl Into<ApiError>) -> Status {
     error.into().into()
 }
 
@@ -30,8 +30,8 @@ fn a_full_disk_names_its_reason_and_a_time_to_come_back() {
         kept_for: "the log",
     };
     for error in [
-        Refusal::from(AppendError::NoSpace(no_space)),
-        Refusal::from(ContentError::NoSpace(no_space)),
+        ApiError::from(AppendError::NoSpace(no_space)),
+        ApiError::from(ContentError::NoSpace(no_space)),
     ] {
         let status = status(error);
         assert_eq!(status.code(), Code::ResourceExhausted);

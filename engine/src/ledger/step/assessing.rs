@@ -16,7 +16,8 @@ use deed_evidence::{
 use deed_tlog::{Hash, leaf_hash};
 
 use super::{
-    Confirmed, Group, LedgerState, Past, Refusal, StepError, Turn, touched::TouchedSessions,
+    Confirmed, LedgerState, RejectReason, StateReader, StatementBatch, StepError, Turn,
+    touched::SessionDeltas,
 };
 use crate::{
     admission::{Admitted, AdmittedBatch},
@@ -35,7 +36,7 @@ impl LedgerState {
         &mut self,
         turn: &mut Turn,
         received_at: Micros,
-        past: &mut impl Past,
+        past: &mut impl StateReader,
     ) -> Result<Micros, StepError> {
         let at = self.effective_time.max(received_at);
         while self.fire_portion(turn, at, past)? {}
@@ -56,7 +57,7 @@ impl LedgerState {
         &mut self,
         turn: &mut Turn,
         at: Micros,
-        past: &mut impl Past,
+        past: &mut impl StateReader,
     ) -> Result<bool, StepError> {
         let mut view = StepView::new(turn, &self.sessions, past);
         if !self.assessor.is_due(at) || !self.assessor.crowded(&mut view, at)? {
@@ -79,7 +80,7 @@ impl LedgerState {
         &mut self,
         turn: &mut Turn,
         received_at: Micros,
-        past: &mut impl Past,
+        past: &mut impl StateReader,
     ) -> Result<bool, StepError> {
         let at = self.effective_time.max(received_at);
         if !self.fire_portion(turn, at, past)? {
@@ -93,7 +94,7 @@ impl LedgerState {
     pub(super) fn look_at_timers(
         &mut self,
         turn: &Turn,
-        past: &mut impl Past,
+        past: &mut impl StateReader,
     ) -> Result<(), StepError> {
         let mut view = StepView::new(turn, &self.sessions, past);
         self.assessor.look_ahead(&mut view)?;
@@ -111,8 +112,8 @@ impl LedgerState {
         batch: &AdmittedBatch,
         statement: &Admitted,
         count: u64,
-        past: &mut impl Past,
-    ) -> Result<Option<Refusal>, StepError> {
+        past: &mut impl StateReader,
+    ) -> Result<Option<RejectReason>, StepError> {
         if statement.said.is_none() && !self.assesses() {
             // Nothing was read of it, and nothing needs to be.
             return Ok(None);
@@ -127,7 +128,7 @@ impl LedgerState {
         let latest = Micros::new(at.get().saturating_add(AHEAD_MAX_US));
         if deadline > latest {
             let found = deadline;
-            return Ok(Some(Refusal::DeadlineFar { found, latest }));
+            return Ok(Some(RejectReason::DeadlineFar { found, latest }));
         }
         let header = batch.header(statement);
         let (producer, key) = (header.producer, statement.authorship.key());
@@ -139,7 +140,7 @@ impl LedgerState {
             Some(_) => "controller",
             None => "producer (unsigned)",
         };
-        Ok(many.then_some(Refusal::DeadlinesMany {
+        Ok(many.then_some(RejectReason::DeadlinesMany {
             speaker,
             held,
             share,
@@ -150,9 +151,9 @@ impl LedgerState {
     pub(super) fn batch_beyond_timers<'b>(
         &mut self,
         turn: &Turn,
-        group: &Group<'b>,
-        past: &mut impl Past,
-    ) -> Result<Option<(&'b Admitted, Refusal)>, StepError> {
+        group: &StatementBatch<'b>,
+        past: &mut impl StateReader,
+    ) -> Result<Option<(&'b Admitted, RejectReason)>, StepError> {
         if !self.assesses() {
             return Ok(None);
         }
@@ -177,7 +178,7 @@ impl LedgerState {
         &mut self,
         turn: &mut Turn,
         confirmed: Confirmed,
-        past: &mut impl Past,
+        past: &mut impl StateReader,
     ) -> Result<(), StepError> {
         let Confirmed { clock, now } = confirmed;
         let from = self.effective_time;
@@ -205,7 +206,7 @@ impl LedgerState {
         batch: &AdmittedBatch,
         statement: &Admitted,
         (leaf, leaf_hash): (u64, Hash),
-        past: &mut impl Past,
+        past: &mut impl StateReader,
     ) -> Result<(), StepError> {
         let trust = self.trust.read();
         if trust.rules_version() < RULES_ASSESSED {
@@ -244,7 +245,7 @@ impl LedgerState {
     pub(super) fn write_ledger_entries(
         &mut self,
         turn: &mut Turn,
-        past: &mut impl Past,
+        past: &mut impl StateReader,
     ) -> Result<(), StepError> {
         while self.assessor.has_pending() {
             let leaf = turn.next_leaf();
@@ -268,7 +269,7 @@ impl LedgerState {
         &mut self,
         turn: &mut Turn,
         now: Micros,
-        past: &mut impl Past,
+        past: &mut impl StateReader,
     ) -> Result<(), StepError> {
         let at = self.effective_time.max(now);
         if !self.assessor.is_due(at) {
@@ -288,7 +289,7 @@ impl LedgerState {
         turn: &mut Turn,
         task: TaskId,
         now: Micros,
-        past: &mut impl Past,
+        past: &mut impl StateReader,
     ) -> Result<Option<u64>, StepError> {
         let mut view = StepView::new(turn, &self.sessions, past);
         if !self.assesses() || self.assessor.task(&mut view, task)?.is_none() {
@@ -333,10 +334,10 @@ pub(super) fn said(batch: &AdmittedBatch, statement: &Admitted) -> Result<Parsed
 
 /// Returns the reason why a statement is not recorded that cannot be read: whoever sent it is told, and
 /// others' statements go on. Admission has read what it knew to be assessed.
-pub(super) fn unread(batch: &AdmittedBatch, statement: &Admitted) -> Option<Refusal> {
+pub(super) fn unread(batch: &AdmittedBatch, statement: &Admitted) -> Option<RejectReason> {
     match statement.said {
         Some(_) => None,
-        None => said(batch, statement).err().map(Refusal::Unread),
+        None => said(batch, statement).err().map(RejectReason::Unread),
     }
 }
 
@@ -350,7 +351,7 @@ pub(super) fn unreadable(leaf: u64, error: &WireError) -> StepError {
 pub(super) struct StepView<'t, P> {
     packer: &'t Packer,
     next_leaf: u64,
-    touched: &'t TouchedSessions,
+    touched: &'t SessionDeltas,
     sessions: &'t HashMap<SessionId, (Session, Run)>,
     past: &'t mut P,
 }
@@ -371,7 +372,7 @@ impl<'t, P> StepView<'t, P> {
     }
 }
 
-impl<P: Past> StepView<'_, P> {
+impl<P: StateReader> StepView<'_, P> {
     /// Returns the answer of `ask` about a session; `None` if nothing was recorded in it.
     fn of_session<T>(
         &mut self,
@@ -395,7 +396,7 @@ impl<P: Past> StepView<'_, P> {
     }
 }
 
-impl<P: Past> View for StepView<'_, P> {
+impl<P: StateReader> View for StepView<'_, P> {
     type Error = StepError;
 
     fn cell(&mut self, key: &CellKey) -> Result<Option<Bytes>, StepError> {

@@ -4,36 +4,36 @@ use bytes::Bytes;
 use deed_evidence::session::BatchStep;
 
 use super::{
-    Judgement, LedgerState, Past, brings_erased, entry_at,
-    placement::{Placed, Placement, Refusal, StepError},
+    Judgement, LedgerState, StateReader, brings_erased, entry_at,
+    placement::{Placement, RecordedLeaf, RejectReason, StepError},
     recorded_at,
     turn::Turn,
 };
 use crate::admission::{Admitted, AdmittedBatch};
 
 /// A manifest and its statements.
-pub(super) struct Group<'b> {
+pub(super) struct StatementBatch<'b> {
     pub(super) batch: &'b AdmittedBatch,
     pub(super) manifest: &'b Admitted,
     pub(super) members: &'b [Admitted],
     pub(super) step: &'b BatchStep,
 }
 
-impl Group<'_> {
+impl StatementBatch<'_> {
     /// All of it is to be sent again.
     pub(super) fn late(&self) -> Vec<Placement> {
         vec![Placement::Late; 1 + self.members.len()]
     }
 
     /// Refuses all of it: one says why, the others name it.
-    pub(super) fn refused(&self, why: &Admitted, refusal: Refusal) -> Vec<Placement> {
+    pub(super) fn refused(&self, why: &Admitted, refusal: RejectReason) -> Vec<Placement> {
         let culprit = why.envelope;
         let all = std::iter::once(self.manifest).chain(self.members);
         all.map(|one| {
             Placement::Refused(if one.envelope == culprit {
                 refusal.clone()
             } else {
-                Refusal::Batch { culprit }
+                RejectReason::Batch { culprit }
             })
         })
         .collect()
@@ -46,14 +46,14 @@ impl LedgerState {
     pub(super) fn place_batch(
         &mut self,
         turn: &mut Turn,
-        group: &Group<'_>,
-        past: &mut impl Past,
+        group: &StatementBatch<'_>,
+        past: &mut impl StateReader,
     ) -> Result<Vec<Placement>, StepError> {
-        let Group { batch, .. } = *group;
+        let StatementBatch { batch, .. } = *group;
         let Some(first) = group.members.first() else {
             // Admission takes no empty batch.
             let culprit = group.manifest.envelope;
-            return Ok(vec![Placement::Refused(Refusal::Batch { culprit })]);
+            return Ok(vec![Placement::Refused(RejectReason::Batch { culprit })]);
         };
         let erased = group.members.iter().find_map(|member| {
             let refusal = brings_erased(batch, member)?;
@@ -114,7 +114,10 @@ impl LedgerState {
         }
     }
 
-    fn batch_beyond_rules<'b>(&self, group: &Group<'b>) -> Option<(&'b Admitted, Refusal)> {
+    fn batch_beyond_rules<'b>(
+        &self,
+        group: &StatementBatch<'b>,
+    ) -> Option<(&'b Admitted, RejectReason)> {
         group.members.iter().find_map(|member| {
             let refusal = self.beyond_rules(group.batch, member)?;
             Some((member, refusal))
@@ -126,9 +129,9 @@ impl LedgerState {
 /// behind it, for its root covers them. `first` is what is recorded at the first one's sequence.
 fn recorded_batch(
     turn: &mut Turn,
-    group: &Group<'_>,
-    (first, _): (Placed, Bytes),
-    past: &mut impl Past,
+    group: &StatementBatch<'_>,
+    (first, _): (RecordedLeaf, Bytes),
+    past: &mut impl StateReader,
 ) -> Result<Option<Vec<Placement>>, StepError> {
     let Some(manifest_leaf) = first.leaf.checked_sub(1) else {
         return Ok(None);

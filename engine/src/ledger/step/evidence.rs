@@ -8,7 +8,7 @@ use deed_evidence::{Sequence, assess::RecordedStatement, session, trust::Speaker
 use deed_tlog::LeafIndex;
 
 use super::{
-    Group, LedgerState, Past, Placement, Refusal, StepError, Turn,
+    LedgerState, Placement, RejectReason, StateReader, StatementBatch, StepError, Turn,
     assessing::{StepView, said, unread, unreadable},
     brings_erased, recorded_at,
 };
@@ -24,7 +24,7 @@ impl LedgerState {
         statement: &Admitted,
         first: u64,
         expected: Sequence,
-        past: &mut impl Past,
+        past: &mut impl StateReader,
     ) -> Result<Placement, StepError> {
         let reused = Placement::Refused(session::Refusal::SequenceReused { expected }.into());
         let is_evidence = matches!(statement.authorship, Authorship::Signed(_))
@@ -50,11 +50,11 @@ impl LedgerState {
     pub(super) fn equivocating_batch(
         &mut self,
         turn: &mut Turn,
-        group: &Group<'_>,
+        group: &StatementBatch<'_>,
         expected: Sequence,
-        past: &mut impl Past,
+        past: &mut impl StateReader,
     ) -> Result<Vec<Placement>, StepError> {
-        let Group { batch, members, .. } = *group;
+        let StatementBatch { batch, members, .. } = *group;
         let reused = |member: &Admitted| {
             let refusal = session::Refusal::SequenceReused { expected };
             group.refused(member, refusal.into())
@@ -84,7 +84,7 @@ impl LedgerState {
 
         self.advance_time(turn, batch.received_at(), past)?;
         turn.push(batch.entry(group.manifest), group.manifest.leaf_hash);
-        let whole = Refusal::Batch {
+        let whole = RejectReason::Batch {
             culprit: culprit.envelope,
         };
         let mut placements = vec![Placement::Refused(whole.clone())];
@@ -109,7 +109,7 @@ impl LedgerState {
         batch: &AdmittedBatch,
         member: &Admitted,
         expected: Sequence,
-        past: &mut impl Past,
+        past: &mut impl StateReader,
     ) -> Result<Option<u64>, StepError> {
         let header = batch.header(member);
         if header.sequence >= expected && expected.get() != u64::MAX {
@@ -148,7 +148,7 @@ impl LedgerState {
         turn: &Turn,
         batch: &AdmittedBatch,
         statement: &Admitted,
-        past: &mut impl Past,
+        past: &mut impl StateReader,
     ) -> Result<bool, StepError> {
         let header = batch.header(statement);
         let mut view = StepView::new(turn, &self.sessions, past);
@@ -164,7 +164,7 @@ impl LedgerState {
         batch: &AdmittedBatch,
         statement: &Admitted,
         first: Option<u64>,
-        past: &mut impl Past,
+        past: &mut impl StateReader,
     ) -> Result<(), StepError> {
         let leaf = turn.next_leaf();
         turn.push(batch.entry(statement), statement.leaf_hash);

@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::HashMap};
 
 use deed_evidence::{SessionId, session::Session};
 
-use super::{LedgerState, Past, StepError};
+use super::{LedgerState, StateReader, StepError};
 use crate::{ledger::policies::bytes_in_force, store::read::Run};
 
 /// Bytes of the assessment that a ledger holds in memory. Few: memory that is given back and touched again
@@ -27,7 +27,7 @@ const SESSION_BYTES: usize = 2 * size_of::<(SessionId, (Session, Run))>();
 
 impl LedgerState {
     /// Forgets what is beyond the bounds, before a turn begins.
-    pub(super) fn keep_bounds(&mut self, past: &mut impl Past) -> Result<(), StepError> {
+    pub(super) fn keep_bounds(&mut self, past: &mut impl StateReader) -> Result<(), StepError> {
         if self.assessor.cells_held() > CELLS_HELD_MAX {
             past.settle()?;
             self.assessor.forget_cells();

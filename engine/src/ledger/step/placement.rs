@@ -21,22 +21,22 @@ pub enum Placement {
         leaf: u64,
     },
     /// A trust statement, whose entry was completed here.
-    Linked(Placed),
-    Duplicate(Placed),
+    Linked(RecordedLeaf),
+    Duplicate(RecordedLeaf),
     /// Another statement was signed for this place before: recorded as evidence of that, at `leaf`,
     /// and not as the session's statement.
     Equivocation {
         leaf: u64,
         expected: Sequence,
     },
-    Refused(Refusal),
+    Refused(RejectReason),
     /// It was received long before what was recorded last: to be sent again, and then received anew.
     Late,
 }
 
 /// A leaf whose entry is not the one that admission wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Placed {
+pub struct RecordedLeaf {
     pub leaf: u64,
     pub leaf_hash: Hash,
     pub received_at: Micros,
@@ -46,7 +46,7 @@ pub struct Placed {
 
 /// Why a payload is not recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Refusal {
+pub enum RejectReason {
     #[error(transparent)]
     Session(#[from] session::Refusal),
     #[error(transparent)]

@@ -17,15 +17,15 @@ use crate::{
 
 /// Sessions that a turn has looked at, changed or not.
 #[derive(Debug, Default)]
-pub(super) struct TouchedSessions {
+pub(super) struct SessionDeltas {
     places: HashMap<SessionId, usize>,
-    all: Vec<(SessionId, Touched)>,
+    all: Vec<(SessionId, SessionDelta)>,
     /// The place of the one that was asked for last: most statements are of the same session as the
     /// one before, and ask for it more than once.
     last: usize,
 }
 
-impl TouchedSessions {
+impl SessionDeltas {
     fn place(&self, id: &SessionId) -> Option<usize> {
         match self.all.get(self.last) {
             Some((last, _)) if last == id => Some(self.last),
@@ -33,7 +33,7 @@ impl TouchedSessions {
         }
     }
 
-    pub(super) fn get(&self, id: &SessionId) -> Option<&Touched> {
+    pub(super) fn get(&self, id: &SessionId) -> Option<&SessionDelta> {
         self.place(id).map(|place| &self.all[place].1)
     }
 
@@ -41,8 +41,8 @@ impl TouchedSessions {
     pub(super) fn get_or_insert<E>(
         &mut self,
         id: SessionId,
-        look_up: impl FnOnce() -> Result<Touched, E>,
-    ) -> Result<&mut Touched, E> {
+        look_up: impl FnOnce() -> Result<SessionDelta, E>,
+    ) -> Result<&mut SessionDelta, E> {
         self.last = match self.place(&id) {
             Some(place) => place,
             None => {
@@ -55,19 +55,19 @@ impl TouchedSessions {
     }
 
     /// A session in which nothing is recorded, if nobody has touched it yet.
-    pub(super) fn of(&mut self, id: SessionId) -> &mut Touched {
-        let Ok(touched) = self.get_or_insert(id, || Ok::<_, Infallible>(Touched::default()));
+    pub(super) fn of(&mut self, id: SessionId) -> &mut SessionDelta {
+        let Ok(touched) = self.get_or_insert(id, || Ok::<_, Infallible>(SessionDelta::default()));
         touched
     }
 
-    pub(super) fn into_all(self) -> Vec<(SessionId, Touched)> {
+    pub(super) fn into_all(self) -> Vec<(SessionId, SessionDelta)> {
         self.all
     }
 }
 
 /// The result of judging a session's speaker. It holds until the trust state changes or `until` comes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Standing {
+pub(super) struct CachedAuthorization {
     pub(super) speaker: Speaker,
     pub(super) trust_version: u64,
     pub(super) until: Micros,
@@ -75,7 +75,7 @@ pub(super) struct Standing {
 
 /// A session during a turn.
 #[derive(Debug, Default)]
-pub(super) struct Touched {
+pub(super) struct SessionDelta {
     /// `None` as long as nothing was ever recorded in it.
     pub(super) session: Option<Session>,
     /// The last run that is stored, if there is one, then those of this turn.
@@ -86,10 +86,10 @@ pub(super) struct Touched {
     undigested: Option<u64>,
     pub(super) changed: bool,
     /// What the last statement's speaker was found to be.
-    pub(super) standing: Option<Standing>,
+    pub(super) standing: Option<CachedAuthorization>,
 }
 
-impl Touched {
+impl SessionDelta {
     pub(super) fn stored((session, last_run): (Session, Run)) -> Self {
         Self {
             session: Some(session),

@@ -8,7 +8,7 @@ use deed_evidence::{
 };
 use deed_tlog::{FullTile, Hash, LeafIndex};
 
-use super::{placement::Placed, touched::TouchedSessions};
+use super::{placement::RecordedLeaf, touched::SessionDeltas};
 use crate::{
     admission::{Admitted, AdmittedBatch},
     metrics::Assessments,
@@ -24,7 +24,7 @@ pub struct Turn {
     pub(super) packer: Packer,
     pub(super) leaf_hashes: Vec<Hash>,
     pub(super) first_leaf: u64,
-    pub(super) touched: TouchedSessions,
+    pub(super) touched: SessionDeltas,
     /// Leaves of trust statements, each with the effective time at it.
     pub(super) trust_leaves: Vec<(u64, Micros)>,
     pub(super) references: Vec<(CommitmentDigest, Reference)>,
@@ -73,7 +73,7 @@ impl Turn {
         &mut self,
         batch: &AdmittedBatch,
         statement: &Admitted,
-        placed: &Placed,
+        placed: &RecordedLeaf,
     ) {
         self.refer(batch, statement, placed.leaf, placed.received_at);
     }
