@@ -50,6 +50,7 @@ test: check build
 # What needs nothing but Rust, and Python for the order of the layers.
 .PHONY: check
 check: setup
+	scripts/rocksdb_test.sh
 	scripts/layers.py --self-test
 	scripts/layers.py
 	cargo fmt --all --check

@@ -285,7 +285,10 @@ def imports(code: list[Token], module: tuple[str, ...], file: Path) -> Iterator[
         if (
             token.text not in ("crate", "super", "self")
             or at + 1 >= len(code)
-            or code[at + 1].text != "::"
+            or not (
+                code[at + 1].text == "::"
+                or (token.text != "self" and code[at + 1].text == "as")
+            )
         ):
             continue
         if at > 0 and code[at - 1].text == "::":
@@ -293,8 +296,9 @@ def imports(code: list[Token], module: tuple[str, ...], file: Path) -> Iterator[
         here = (*module, *(name for _, name in inner))
         for line, path in leaves(code, at, ()):
             resolved = absolute(path, here)
-            if resolved:
-                yield Import(file, line, resolved)
+            if resolved is not None:
+                # The root itself, under another name, hides what is reached through it.
+                yield Import(file, line, resolved or ("*",))
 
 
 def modules(code: list[Token]) -> Iterator[str]:
@@ -344,13 +348,20 @@ def check_modules(root: Path, crate: str, order: list[str]) -> Iterator[str]:
                 yield f"{at}: {module[0]} imports {'::'.join(use.path)} from above its layer"
 
 
-def dependencies(manifest: Path, tables: Iterable[str]) -> set[str]:
-    """Returns the names of the packages in `tables` of the manifest, under any target."""
+def dependencies(
+    manifest: Path, tables: Iterable[str], shared: dict[str, object]
+) -> set[str]:
+    """Returns the names of the packages in `tables` of the manifest, under any target.
+
+    `shared` are the workspace's dependencies, which may rename a package as well.
+    """
     parsed = tomllib.loads(manifest.read_text(encoding="utf-8"))
     found: set[str] = set()
     for part in [parsed, *parsed.get("target", {}).values()]:
         for table in tables:
             for name, wanted in part.get(table, {}).items():
+                if isinstance(wanted, dict) and wanted.get("workspace"):
+                    wanted = shared.get(name)
                 found.add(
                     wanted.get("package", name) if isinstance(wanted, dict) else name
                 )
@@ -361,24 +372,27 @@ def check_crates(
     root: Path, crates: dict[str, set[str]], outside: dict[str, set[str]]
 ) -> Iterator[str]:
     """Yields which crates depend on what they may not."""
-    members = set(
-        tomllib.loads((root / "Cargo.toml").read_text(encoding="utf-8"))["workspace"][
-            "members"
-        ]
-    )
+    workspace = tomllib.loads((root / "Cargo.toml").read_text(encoding="utf-8"))[
+        "workspace"
+    ]
+    members = set(workspace["members"])
+    shared = workspace.get("dependencies", {})
     for name in sorted(members ^ set(crates)):
         yield f"{name} is not both a member of the workspace and a crate of scripts/layers.py"
     own = {f"deed-{name}" for name in members}
     for crate in sorted(members & set(crates)):
         manifest = root / crate / "Cargo.toml"
         every = dependencies(
-            manifest, ("dependencies", "dev-dependencies", "build-dependencies")
+            manifest,
+            ("dependencies", "dev-dependencies", "build-dependencies"),
+            shared,
         )
         allowed = {f"deed-{name}" for name in (*crates[crate], "features")}
         for name in sorted((every & own) - allowed):
             yield f"{crate}/Cargo.toml: {crate} may not depend on {name}"
         if crate in outside:
-            taken = dependencies(manifest, ("dependencies", "build-dependencies")) - own
+            tables = ("dependencies", "build-dependencies")
+            taken = dependencies(manifest, tables, shared) - own
             for name in sorted(taken - outside[crate]):
                 yield f"{crate}/Cargo.toml: {name} is not among what {crate} may take from outside"
 
@@ -435,6 +449,13 @@ def self_test() -> None:
             "low/Cargo.toml", "[dev-dependencies]\ndeed-high = { path = '../high' }\n"
         )
         expect(check_crates(root, crates, {}), "low may not depend on deed-high")
+        write(
+            "Cargo.toml",
+            '[workspace]\nmembers = ["low", "high"]\n'
+            '[workspace.dependencies]\nother = { package = "deed-high", path = "high" }\n',
+        )
+        write("low/Cargo.toml", "[dependencies]\nother = { workspace = true }\n")
+        expect(check_crates(root, crates, {}), "low may not depend on deed-high")
 
         write(
             "low/src/lib.rs",
@@ -453,6 +474,13 @@ def self_test() -> None:
         expect(check_modules(root, "low", ["b", "a"]), *["from above"] * 3)
         expect(check_modules(root, "low", ["b"]), "a has no place")
         expect(check_modules(root, "low", [*order, "c"]), "names c")
+        for renamed in [
+            "use super as up;",
+            "use crate as root;",
+            "use super::{self as up};",
+        ]:
+            write("low/src/a.rs", renamed)
+            expect(check_modules(root, "low", order), "name the module of *")
         for bad in [
             "use crate::b::B;",
             "use crate::{a::A, b::{B, part::C}};",

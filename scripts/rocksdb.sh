@@ -3,8 +3,9 @@
 # profile, package selection and checkout then links the same library. Without this script cargo
 # compiles RocksDB's 343 files one by one, in each target directory and profile anew.
 #
-#   scripts/rocksdb.sh           build what is missing, write .cargo/rocksdb.toml
-#   scripts/rocksdb.sh --remove  remove .cargo/rocksdb.toml: cargo builds RocksDB itself
+#   scripts/rocksdb.sh             build what is missing, write .cargo/rocksdb.toml
+#   scripts/rocksdb.sh --remove    remove .cargo/rocksdb.toml: cargo builds RocksDB itself
+#   scripts/rocksdb.sh --is-built  exit with 0 if nothing has to be compiled, else with 1
 #
 # The sources are those of the crate librocksdb-sys that Cargo.lock names. They are compiled in
 # groups, each as one translation unit: headers are most of the work, and a group reads them once.
@@ -29,8 +30,13 @@ if [[ ${1:-} == --remove ]]; then
     rm -f "$config"
     exit
 fi
-[[ -z ${ROCKSDB_LIB_DIR:-} ]] || exit 0
+if [[ -n ${ROCKSDB_LIB_DIR:-} ]]; then
+    # The ROCKSDB_STATIC in it would hold for the caller's library too.
+    [[ ${1:-} == --is-built ]] || rm -f "$config"
+    exit
+fi
 if [[ $(uname -sm) != 'Linux x86_64' ]]; then
+    [[ ${1:-} != --is-built ]] || exit 1
     # Elsewhere the crate knows the flags: cargo compiles RocksDB.
     rm -f "$config"
     exit
@@ -68,6 +74,10 @@ kept=${DEED_ROCKSDB_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/deed/rocksdb}
 mkdir -p "$kept"
 kept=$(cd "$kept" && pwd)
 library=$kept/${crate##*/librocksdb-sys-}-${key:0:12}
+if [[ ${1:-} == --is-built ]]; then
+    [[ -f $library/librocksdb.a ]] && exit 0
+    exit 1
+fi
 
 # Compiles the files that the file $1 names. The objects' names begin with its name.
 compile_group() {

@@ -9,7 +9,7 @@ programs=$CARGO_TARGET_DIR/release
 rocksdb=16 rust=20
 if [[ -x $programs/deed && -x $programs/deed-server ]]; then
     printf 'demo: building deed and deed-server: seconds, if nothing has changed\n'
-elif [[ -f .cargo/rocksdb.toml ]]; then
+elif command -v cargo >/dev/null && scripts/rocksdb.sh --is-built 2>/dev/null; then
     printf 'demo: building deed and deed-server: about %s minutes on %s cores; RocksDB is built already\n' \
         "$((rust / cores + 1))" "$cores"
 else

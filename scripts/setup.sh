@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes sure that everything is there to build Deed: Rust with rustfmt and clippy, a C++ compiler
-# (RocksDB is compiled from source), libclang with its headers (its bindings are generated), and
-# RocksDB itself, built once for this machine.
+# (RocksDB is compiled from source), libclang with its headers (its bindings are generated),
+# Python for the checks, and RocksDB itself, built once for this machine.
 # Installs packages only if something is missing, and only where that needs no question.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -42,6 +42,9 @@ has_libclang() {
 packages=()
 command -v c++ >/dev/null || command -v g++ >/dev/null || packages+=(g++)
 has_libclang || packages+=(libclang-dev)
+# scripts/layers.py reads Cargo.toml, which Python can from 3.11 on.
+has_python() { python3 -c 'import tomllib' 2>/dev/null; }
+has_python || packages+=(python3)
 ((${#packages[@]})) || exec scripts/rocksdb.sh
 
 if ! command -v apt-get >/dev/null; then
@@ -65,4 +68,5 @@ has_libclang || {
     say "libclang-dev is installed but libclang was not found; set LIBCLANG_PATH to its directory"
     exit 1
 }
+has_python || say "python3 is older than 3.11: make demo works, make check and make test need a newer one"
 exec scripts/rocksdb.sh

@@ -16,7 +16,7 @@ pub struct ServerOptions {
     pub listen: ListenAddress,
     /// The server's name, for a new data directory.
     pub name: Option<String>,
-    /// Shards, 1 to 64: ledgers are spread over them by number.
+    /// Shards, 1 to 64. A ledger's record names the shard that writes for it.
     pub shards: usize,
     /// Bytes of payloads that may wait for each shard.
     pub queue_bytes: usize,

@@ -32,7 +32,7 @@ pub enum Kind {
     Path,
     /// An address, a name or nothing, and a port.
     Address,
-    /// An IP address and a port, or `none`.
+    /// An address as above, or `none`.
     AddressOrNone,
     /// One of these words.
     Choice(&'static [&'static str]),
