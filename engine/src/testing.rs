@@ -18,8 +18,8 @@ use crate::{
     append::{Answered, AppendError, AppendService, QuotaPolicy},
     clock::{Clock, keeper::Timekeeper},
     content::ContentStore,
-    guard::{self, GuardSlot},
-    identity::Identity,
+    data_dir::{self, DataDir},
+    guard::GuardSlot,
     ledger::{
         Ledger,
         registry::{LedgerRegistry, LedgerRegistryError},
@@ -137,23 +137,14 @@ impl Engine {
         turn_time: Duration,
         wrap: impl FnOnce(Disk) -> Disk,
     ) -> Self {
-        let lock = DirectoryLock::acquire(data_dir).unwrap();
         let options = StoreOptions::default();
-        let identity = match Identity::load(data_dir).unwrap() {
-            Some(identity) => {
-                let store = Store::open_read_only(data_dir, &options).unwrap().unwrap();
-                guard::verify(data_dir, &Arc::new(store)).unwrap();
-                identity
-            }
-            None => {
-                drop(Store::create(data_dir, &options).unwrap());
-                guard::create(data_dir).unwrap();
-                Identity::create(data_dir, Some("test")).unwrap()
-            }
-        };
-        let store = Arc::new(Store::open(data_dir, &options).unwrap());
-        guard::catch_up(data_dir, &store).unwrap();
-        store.lay_out(1).unwrap();
+        let opened = data_dir::open(data_dir, Some("test"), &options, 1, &[]).unwrap();
+        let DataDir {
+            lock,
+            store,
+            identity,
+            ..
+        } = opened;
         let slot = GuardSlot::open(data_dir, 0).unwrap();
         let disk = wrap(Disk::new(Arc::clone(&store), slot));
         let metrics = Arc::new(Metrics::default());
@@ -244,6 +235,7 @@ impl Engine {
             envelopes,
             ..v1::AppendRequest::default()
         };
+        let request = self.appends.check(request)?;
         block_on(async {
             self.appends
                 .begin(

@@ -188,6 +188,7 @@ mod tests {
         };
         let (one, other) = (connection(&engine, 1), connection(&engine, 2));
         let appends = &engine.appends;
+        let request = appends.check(request).unwrap();
         let held = all_of(&appends.pressure.verifications, &one);
         let answer = block_on(async {
             let sender = Sender::anybody();

@@ -99,7 +99,7 @@ impl AppendService {
             envelopes: vec![envelope],
             ..v1::AppendRequest::default()
         };
-        self.check(&append)?;
+        let append = self.check(append)?;
         // An erasure makes room, and is taken with less of it.
         self.registry.store().disk().room_for_erasure()?;
         // The gate is taken when the request has its room, as everybody does who takes both: those who

@@ -50,6 +50,16 @@ pub enum QuotaPolicy {
     HoldBack,
 }
 
+/// A request that keeps the limits; [`AppendService::check`] makes it.
+pub struct CheckedRequest(v1::AppendRequest);
+
+impl CheckedRequest {
+    /// The name of the ledger that it is for.
+    pub fn ledger(&self) -> &str {
+        &self.0.ledger
+    }
+}
+
 /// A request whose envelopes were admitted, with its room and its place in the shard's queue.
 struct AdmittedRequest<'s> {
     ledger: Arc<Ledger>,
@@ -90,12 +100,11 @@ impl AppendService {
     pub async fn begin(
         &self,
         ledger: Arc<Ledger>,
-        request: v1::AppendRequest,
+        request: CheckedRequest,
         sender: &Sender,
         source: &Source,
         on_quota: QuotaPolicy,
     ) -> Result<InFlight, AppendError> {
-        self.check(&request)?;
         self.registry.store().disk().room_for_log()?;
         let admitted = self
             .take_in(ledger, request, sender, source, on_quota)
@@ -103,20 +112,24 @@ impl AppendService {
         Ok(admitted.queue(&self.metrics))
     }
 
-    /// Whether a request keeps the limits, and anything can be recorded at all.
-    pub fn check(&self, request: &v1::AppendRequest) -> Result<(), AppendError> {
-        check_request(request)?;
+    /// Checks that a request keeps the limits, and that anything can be recorded at all.
+    ///
+    /// # Errors
+    /// [`AppendError::Field`] names what is beyond a limit. After a shard has failed nothing is
+    /// recorded any more.
+    pub fn check(&self, request: v1::AppendRequest) -> Result<CheckedRequest, AppendError> {
+        check_request(&request)?;
         if self.shards.has_failed() {
             return Err(NoAnswer::Stopped.into());
         }
-        Ok(())
+        Ok(CheckedRequest(request))
     }
 
     /// Waits for a request's room, admits its envelopes, and stores the contents that came along.
     async fn take_in(
         &self,
         ledger: Arc<Ledger>,
-        request: v1::AppendRequest,
+        CheckedRequest(request): CheckedRequest,
         sender: &Sender,
         source: &Source,
         on_quota: QuotaPolicy,

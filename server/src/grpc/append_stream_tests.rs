@@ -28,6 +28,7 @@ async fn begin(engine: &Engine, ledger: &Arc<Ledger>, session: u8) -> InFlight {
         envelopes: vec![Producer::new(ledger.id, session).intent("r")],
         ..v1::AppendRequest::default()
     };
+    let request = appends.check(request).unwrap();
     let (sender, source) = (Sender::anybody(), appends.pressure.unknown());
     let ledger = Arc::clone(ledger);
     let begun = appends.begin(ledger, request, &sender, &source, QuotaPolicy::Refuse);

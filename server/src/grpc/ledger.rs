@@ -206,9 +206,9 @@ async fn begin(
 ) -> Result<InFlight, ApiError> {
     // Who may not ask learns nothing, and what is malformed is told before a ledger is looked for.
     caller.require(method, &request.ledger)?;
-    context.appends.check(&request)?;
-    let ledger = context.ledger(caller, method, &request.ledger).await?;
-    let sender = sender(caller, &request.ledger);
+    let request = context.appends.check(request)?;
+    let ledger = context.ledger(caller, method, request.ledger()).await?;
+    let sender = sender(caller, request.ledger());
     let appends = &context.appends;
     let begun = appends.begin(ledger, request, &sender, source, on_quota);
     Ok(begun.await?)

@@ -60,13 +60,16 @@ impl Context {
 
 #[cfg(test)]
 mod tests {
-    use deed_proto::v1::{self, log_server::Log as _};
+    use std::collections::BTreeSet;
+
+    use deed_proto::v1::{self, actions_server::Actions as _, log_server::Log as _};
+    use prost::Message as _;
     use tonic::{Code, Request, Status};
     use tonic_types::StatusExt as _;
 
     use super::*;
     use crate::{
-        grpc::log::LogService,
+        grpc::{actions::ActionsService, log::LogService},
         testing::{Engine, Producer, block_on, context},
     };
 
@@ -122,6 +125,91 @@ mod tests {
         assert_eq!(info.reason, "BEHIND");
         assert_eq!(info.metadata["tree_size"], "1");
         drop((ledger, context));
+        engine.close();
+    }
+
+    /// The requests' messages that have the field `min_size`.
+    fn messages_with_min_size() -> BTreeSet<String> {
+        let set = prost_types::FileDescriptorSet::decode(v1::FILE_DESCRIPTOR_SET).unwrap();
+        let messages = set.file.iter().flat_map(|file| &file.message_type);
+        messages
+            .filter(|message| message.field.iter().any(|field| field.name() == "min_size"))
+            .map(|message| message.name().to_owned())
+            .collect()
+    }
+
+    #[test]
+    #[expect(
+        clippy::needless_update,
+        reason = "GetLogKeysRequest has no further fields"
+    )]
+    fn every_read_with_the_field_waits_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(dir.path());
+        let ledger = engine.create(LEDGER).unwrap();
+        let (context, _running) = context(&engine);
+        let log = LogService(context.clone());
+        let actions = ActionsService(context);
+        /// Asks all at once for one leaf more than there is, so the test takes the time of one.
+        macro_rules! refusals {
+            ($($service:ident.$method:ident($message:ident { $($field:ident: $value:expr),* })),* $(,)?) => {{
+                let (mut asked, mut refused) = (BTreeSet::new(), Vec::new());
+                block_on(async {
+                    let answers = tokio::join!($(async {
+                        let mut request = Request::new(v1::$message {
+                            ledger: LEDGER.to_owned(),
+                            min_size: 2,
+                            $($field: $value,)*
+                            ..v1::$message::default()
+                        });
+                        request.extensions_mut().insert(Caller::unrestricted());
+                        let answer = $service.$method(request).await;
+                        (answer.map(|_| ()), stringify!($message))
+                    }),*);
+                    let ($($method,)*) = answers;
+                    $(
+                        asked.insert($method.1.to_owned());
+                        refused.push(($method.1, $method.0));
+                    )*
+                });
+                (asked, refused)
+            }};
+        }
+        let by_index = v1::get_inclusion_proof_request::Leaf::LeafIndex(0);
+        let in_batch = v1::get_batch_proof_request::Leaf::LeafIndex(0);
+        let (asked, refused) = refusals![
+            log.get_tree_head(GetTreeHeadRequest {}),
+            log.watch_tree_heads(WatchTreeHeadsRequest {}),
+            log.get_inclusion_proof(GetInclusionProofRequest {
+                leaf: Some(by_index)
+            }),
+            log.get_consistency_proof(GetConsistencyProofRequest {}),
+            log.get_entries(GetEntriesRequest { end: 1 }),
+            log.get_batch_proof(GetBatchProofRequest {
+                leaf: Some(in_batch)
+            }),
+            log.get_trust_chain(GetTrustChainRequest {}),
+            log.get_log_keys(GetLogKeysRequest {}),
+            log.get_session(GetSessionRequest {
+                session: vec![1; 16].into()
+            }),
+            actions.await_clearance(AwaitClearanceRequest {}),
+            actions.get_task(GetTaskRequest {
+                task: vec![1; 16].into()
+            }),
+            actions.search(SearchRequest {}),
+            actions.list_findings(ListFindingsRequest {}),
+            actions.watch_findings(WatchFindingsRequest {}),
+        ];
+        assert_eq!(asked, messages_with_min_size());
+        for (message, answer) in refused {
+            let status = answer.expect_err(message);
+            let details = status.get_error_details();
+            let info = details.error_info();
+            let reason = info.map(|info| info.reason.as_str());
+            assert_eq!(reason, Some("BEHIND"), "{message}: {status:?}");
+        }
+        drop((ledger, log, actions));
         engine.close();
     }
 

@@ -32,6 +32,9 @@ impl OpenConnections {
         let mut all = self.all.lock();
         if all.len() == all.capacity() {
             all.retain(|activity| activity.strong_count() > 0);
+            // As many again come before the next look at all of them.
+            let open = all.len();
+            all.reserve(open.max(16));
         }
         all.push(Arc::downgrade(activity));
     }
