@@ -171,7 +171,30 @@ impl<V: View> Apply<'_, V> {
                 },
                 _,
             ) => self.key_compromised(*key, *since)?,
-            _ => {}
+            // A key that ended, and that nobody else had, ends no act.
+            (
+                Body::KeyRevoked {
+                    compromised_since: None,
+                    ..
+                },
+                _,
+            ) => {}
+            // `session_spoke` has taken what these say.
+            (Body::Heartbeat { .. } | Body::SessionClosed, _) => {}
+            (Body::Nothing, _) => {}
+            // `statement::parse` refuses them without a task.
+            (
+                Body::TaskOpened { .. }
+                | Body::TaskClosed { .. }
+                | Body::Grant(_)
+                | Body::GrantAccepted { .. }
+                | Body::Revocation { .. }
+                | Body::Intent(_)
+                | Body::Outcome(_)
+                | Body::Decision { .. }
+                | Body::Approval(_),
+                None,
+            ) => {}
         }
         self.finish_timers()?;
         Ok(None)
