@@ -18,7 +18,7 @@ pub use body_kind::{AUTHORITY_PRODUCER, BodyKind, LEDGER_PRODUCER};
 pub use breach::Breach;
 #[cfg(test)]
 pub(crate) use commitments::slot_name;
-pub use commitments::{CommitmentSlot, Commitments, commitments};
+pub use commitments::{CommitmentSlot, Commitments, commitments, commitments_of};
 pub use header::{Header, SessionHeader};
 pub use terms::{Term, terms};
 
