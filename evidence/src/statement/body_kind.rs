@@ -1,9 +1,6 @@
 //! The bodies of statements, and what each of them is as such.
 
-use deed_proto::{
-    rules::{Kind, Message, Presence, STATEMENT},
-    v1::statement::Body,
-};
+use deed_proto::v1::statement::Body;
 
 /// The producer of what an authority says: every trust statement, Revocation and
 /// FindingDisposition, and those TaskOpened, TaskClosed and Grant that are the owner's own.
@@ -181,19 +178,5 @@ impl BodyKind {
     /// Returns the speaker who may be its producer.
     pub(super) const fn speaker(self) -> Speaker {
         self.properties().speaker
-    }
-
-    /// Returns the rules of its fields.
-    pub(super) fn table(self) -> &'static Message {
-        let body = STATEMENT.fields.iter().find_map(|field| match field.kind {
-            Kind::Message(table)
-                if field.presence == Presence::OneOf && field.number == self.number() =>
-            {
-                Some(table)
-            }
-            _ => None,
-        });
-        // The kinds are made of that table.
-        body.unwrap_or(&STATEMENT)
     }
 }
