@@ -95,7 +95,7 @@ impl Rule {
         }
     }
 
-    /// The characters' name in `Characters` of src/rules.rs.
+    /// The value's name in `v1::Characters`; `None` for the unspecified one.
     fn characters(&self) -> Option<String> {
         let field = self.0.descriptor().get_field_by_name("characters")?;
         let (Value::EnumNumber(number @ 1..=i32::MAX), Kind::Enum(of)) =

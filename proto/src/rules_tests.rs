@@ -124,14 +124,7 @@ fn declared(field: &Field, form: &JsonField) -> FieldRule {
         _ => {}
     }
     if let Kind::Text { characters, .. } = field.kind {
-        rule.set_characters(match characters {
-            Characters::Any => v1::Characters::Any,
-            Characters::NoControl => v1::Characters::NoControl,
-            Characters::Uri => v1::Characters::Uri,
-            Characters::LowerName => v1::Characters::LowerName,
-            Characters::Currency => v1::Characters::Currency,
-            Characters::MediaType => v1::Characters::MediaType,
-        });
+        rule.set_characters(characters);
     }
     rule.json_required = form.required && !rule.required && rule.min_count == 0;
     let says_nothing = FieldRule {
