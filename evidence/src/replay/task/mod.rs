@@ -34,14 +34,10 @@ pub use verdict::{Close, Receipted, Signed, TaskVerdict};
 
 use past::Past;
 
-use super::{Fault, Kept, ReplayError, assesses, speaker};
+use super::{AuthoredStatement, Fault, Kept, ReplayError, assesses, speaker};
 use crate::{
     KeyId, LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId,
-    assess::{
-        Assessed, Assessor, ImplicitIntent,
-        body::{self, ParsedBody},
-        digest,
-    },
+    assess::{Assessed, Assessor, ImplicitIntent, body, digest},
     entry::{Entry, is_late},
     genesis::Genesis,
     session::Binding,
@@ -156,16 +152,6 @@ impl<'a> LeafStatement<'a> {
             speaker,
         }
     }
-}
-
-/// A statement with where it stands and who says it.
-#[derive(Clone, Copy)]
-struct AuthoredStatement<'a> {
-    leaf: u64,
-    bytes: &'a Bytes,
-    entry: &'a Entry<'a>,
-    header: &'a Header<'a>,
-    speaker: Speaker,
 }
 
 impl TaskReplay {
@@ -464,7 +450,7 @@ impl TaskReplay {
     /// at any leaf a deadline of another one may have come. So which finding it is of is never shown
     /// here, and the verdict's findings have none.
     fn disposition(&mut self, authored: AuthoredStatement<'_>) -> Result<Option<Assessed>, Fault> {
-        let parsed = ParsedBody::read(&authored.bytes.slice_ref(authored.entry.payload))?;
+        let parsed = authored.parsed()?;
         let is_ours = authored.header.task == Some(self.task);
         if let body::Body::Disposition { leaf, .. } = parsed.body {
             let mut found = self.kept.findings.range((leaf, 0)..=(leaf, u32::MAX));

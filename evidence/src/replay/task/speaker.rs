@@ -3,14 +3,12 @@
 use deed_proto::v1::Author;
 use deed_tlog::{LeafIndex, leaf_hash};
 
-use super::{
-    AuthoredStatement, Covered, Last, LeafStatement, Placed, SeenBatch, Signed, TaskReplay, Unshown,
-};
+use super::{Covered, Last, LeafStatement, Placed, SeenBatch, Signed, TaskReplay, Unshown};
 use crate::{
     KeyId, PayloadDigest, Sequence,
     assess::SKEW_US,
     entry::Entry,
-    replay::{Fault, speaker},
+    replay::{AuthoredStatement, Fault, speaker},
     session::{self, Binding},
     signature,
     statement::BodyKind,
