@@ -76,7 +76,7 @@ pub(crate) fn replays(ledger: &Ledger) {
     assert_eq!(replay.kept().cells, ledger.kept.cells);
     assert_eq!(replay.kept().findings, ledger.kept.findings);
     assert_eq!(replay.kept().timers, ledger.kept.timers);
-    assert_eq!(*replay.registry(), ledger.registry);
+    assert_eq!(*replay.trust(), ledger.trust);
 }
 
 fn own_entries_are_canonical(ledger: &Ledger) {

@@ -133,7 +133,7 @@ impl Replay {
             implicit: &self.implicit,
             sessions: &self.sessions,
         };
-        Some((self.assessor.as_mut()?, past, &self.registry))
+        Some((self.assessor.as_mut()?, past, &self.trust))
     }
 
     /// Before a statement or a manifest at leaf `index`: time comes to `at`, and nothing that the
@@ -141,8 +141,8 @@ impl Replay {
     pub(super) fn advance_time(&mut self, index: u64, at: Micros) -> Result<(), Fault> {
         self.nothing_is_pending(index)?;
         self.effective_time = at;
-        if let Some((assessor, mut past, registry)) = self.machine() {
-            assessor.advance(&mut past, registry, index, at)?;
+        if let Some((assessor, mut past, trust)) = self.machine() {
+            assessor.advance(&mut past, trust, index, at)?;
         }
         self.nothing_is_pending(index)?;
         self.nothing_is_due(at)
@@ -172,8 +172,8 @@ impl Replay {
     fn pending_entry(&mut self, index: u64) -> Result<Option<Bytes>, Fault> {
         let at = self.effective_time;
         match self.machine() {
-            Some((assessor, mut past, registry)) if assessor.has_pending() => {
-                assessor.ledger_entry(&mut past, registry, index, at)
+            Some((assessor, mut past, trust)) if assessor.has_pending() => {
+                assessor.ledger_entry(&mut past, trust, index, at)
             }
             _ => Ok(None),
         }
@@ -192,13 +192,13 @@ impl Replay {
             return same(&wanted, bytes, body);
         }
         let from = std::mem::replace(&mut self.effective_time, at);
-        if let Some((assessor, mut past, registry)) = self.machine() {
+        if let Some((assessor, mut past, trust)) = self.machine() {
             match clock_in(bytes) {
                 Some(clock) if body == BodyKind::Tick => {
-                    assessor.confirm_clock(&mut past, registry, index, (from, at), clock)?;
+                    assessor.confirm_clock(&mut past, trust, index, (from, at), clock)?;
                 }
-                _ if body == BodyKind::Tick => assessor.tick(&mut past, registry, index, at)?,
-                _ => assessor.advance(&mut past, registry, index, at)?,
+                _ if body == BodyKind::Tick => assessor.tick(&mut past, trust, index, at)?,
+                _ => assessor.advance(&mut past, trust, index, at)?,
             }
         }
         if body != BodyKind::Tick {
@@ -225,13 +225,13 @@ impl Replay {
         authored: AuthoredStatement<'_>,
     ) -> Result<Option<Assessed>, Fault> {
         let at = self.effective_time;
-        let Some((assessor, mut past, registry)) = self.machine() else {
+        let Some((assessor, mut past, trust)) = self.machine() else {
             return Ok(None);
         };
-        registry.can_judge(authored.header.body)?;
+        trust.can_judge(authored.header.body)?;
         let parsed = authored.parsed()?;
         let recorded = authored.recorded(&parsed, at);
-        let assessed = assessor.record(&mut past, registry, &recorded)?;
+        let assessed = assessor.record(&mut past, trust, &recorded)?;
         let implicit = assessor.implicit(authored.leaf).cloned();
         if let Some(implicit) = implicit {
             self.implicit.insert(authored.leaf, implicit);
@@ -273,13 +273,13 @@ impl Replay {
         first: u64,
     ) -> Result<Option<Assessed>, Fault> {
         let at = self.effective_time;
-        let Some((assessor, mut past, registry)) = self.machine() else {
+        let Some((assessor, mut past, trust)) = self.machine() else {
             return Ok(None);
         };
         let parsed = authored.parsed()?;
         let recorded = authored.recorded(&parsed, at);
         assessor
-            .equivocation(&mut past, registry, &recorded, first)
+            .equivocation(&mut past, trust, &recorded, first)
             .map(Some)
     }
 
@@ -296,12 +296,12 @@ impl Replay {
             return self.equivocation(authored, first);
         }
         let at = self.effective_time;
-        let Some((assessor, mut past, registry)) = self.machine() else {
+        let Some((assessor, mut past, trust)) = self.machine() else {
             return Ok(None);
         };
         let parsed = authored.parsed()?;
         let recorded = authored.recorded(&parsed, at);
-        assessor.beside(&mut past, registry, &recorded).map(Some)
+        assessor.beside(&mut past, trust, &recorded).map(Some)
     }
 
     /// Takes what has changed out of the machine.

@@ -18,11 +18,11 @@ impl TaskReplay {
         let at = self.at;
         let parsed = authored.parsed()?;
         self.shared |= authored.header.task == Some(self.task) && names_what_others_may(&parsed);
-        let Some((assessor, mut past, registry)) = self.machine() else {
+        let Some((assessor, mut past, trust)) = self.machine() else {
             return Ok(None);
         };
-        registry.can_judge(authored.header.body)?;
-        let assessed = assessor.record(&mut past, registry, &authored.recorded(&parsed, at))?;
+        trust.can_judge(authored.header.body)?;
+        let assessed = assessor.record(&mut past, trust, &authored.recorded(&parsed, at))?;
         let implicit = assessor.implicit(authored.leaf).cloned();
         if let Some(implicit) = implicit {
             self.implicit.insert(authored.leaf, implicit);
@@ -36,11 +36,11 @@ impl TaskReplay {
         first: u64,
     ) -> Result<Assessed, Fault> {
         let (at, sequence) = (self.at, authored.header.sequence);
-        let Some((assessor, mut past, registry)) = self.machine() else {
+        let Some((assessor, mut past, trust)) = self.machine() else {
             return Err(Fault::Again { sequence });
         };
         let parsed = authored.parsed()?;
-        assessor.equivocation(&mut past, registry, &authored.recorded(&parsed, at), first)
+        assessor.equivocation(&mut past, trust, &authored.recorded(&parsed, at), first)
     }
 
     /// Takes a statement of a batch that is kept as evidence, and that contradicts nothing itself.
@@ -49,12 +49,12 @@ impl TaskReplay {
         authored: AuthoredStatement<'_>,
     ) -> Result<Option<Assessed>, Fault> {
         let at = self.at;
-        let Some((assessor, mut past, registry)) = self.machine() else {
+        let Some((assessor, mut past, trust)) = self.machine() else {
             return Ok(None);
         };
         let parsed = authored.parsed()?;
         assessor
-            .beside(&mut past, registry, &authored.recorded(&parsed, at))
+            .beside(&mut past, trust, &authored.recorded(&parsed, at))
             .map(Some)
     }
 
@@ -89,15 +89,15 @@ impl TaskReplay {
             places: &self.places,
             sessions: &self.sessions,
         };
-        let registry = self.chain.registry();
-        registry.can_judge(header.body)?;
+        let trust = self.chain.trust();
+        trust.can_judge(header.body)?;
         let mut assessor = Assessor::restore(self.id);
         assessor.look_ahead(&mut past)?;
         while assessor.is_due(at) {
-            assessor.advance(&mut past, registry, index, at)?;
+            assessor.advance(&mut past, trust, index, at)?;
         }
         let parsed = authored.parsed()?;
-        assessor.record(&mut past, registry, &authored.recorded(&parsed, at))
+        assessor.record(&mut past, trust, &authored.recorded(&parsed, at))
     }
 }
 

@@ -156,7 +156,7 @@ impl<'a> LeafStatement<'a> {
 
 impl TaskReplay {
     /// Begins with the genesis entry's bytes. Whether it is the ledger that was meant is for the
-    /// caller to compare: [`TaskReplay::registry`].
+    /// caller to compare: [`TaskReplay::trust`].
     ///
     /// # Errors
     /// [`Fault::Genesis`].
@@ -167,7 +167,7 @@ impl TaskReplay {
         Ok(Self {
             id,
             task,
-            assessor: assesses(chain.registry()).then(|| Assessor::new(id)),
+            assessor: assesses(chain.trust()).then(|| Assessor::new(id)),
             chain,
             kept: Kept::default(),
             implicit: HashMap::new(),
@@ -286,8 +286,8 @@ impl TaskReplay {
 
     /// The trust state, as far as trust statements were given.
     #[must_use]
-    pub const fn registry(&self) -> &TrustState {
-        self.chain.registry()
+    pub const fn trust(&self) -> &TrustState {
+        self.chain.trust()
     }
 
     /// Reads the entry at a leaf behind those before, with the effective time there.
@@ -299,7 +299,7 @@ impl TaskReplay {
         }
         self.next_leaf = index.saturating_add(1);
         let entry = Entry::parse(bytes)?;
-        if assesses(self.chain.registry()) && is_late(entry.received_at, self.at) {
+        if assesses(self.chain.trust()) && is_late(entry.received_at, self.at) {
             return Err(Fault::Late {
                 received_at: entry.received_at,
                 effective_time: self.at,
@@ -351,7 +351,7 @@ impl TaskReplay {
             return Ok(None);
         }
         let assessed = if matches!(part, Part::Trust) {
-            let assessed = self.trust(statement)?;
+            let assessed = self.trust_statement(statement)?;
             if header.task == Some(self.task) {
                 self.count(index, bytes);
             }
@@ -384,14 +384,14 @@ impl TaskReplay {
             places: &self.places,
             sessions: &self.sessions,
         };
-        Some((self.assessor.as_mut()?, past, self.chain.registry()))
+        Some((self.assessor.as_mut()?, past, self.chain.trust()))
     }
 
-    fn trust(&mut self, statement: LeafStatement<'_>) -> Result<Option<Assessed>, Fault> {
+    fn trust_statement(&mut self, statement: LeafStatement<'_>) -> Result<Option<Assessed>, Fault> {
         let leaf = statement.leaf;
         self.chain.push(LeafIndex::new(leaf), statement.bytes)?;
         self.unit_end = leaf;
-        if self.assessor.is_none() && assesses(self.chain.registry()) {
+        if self.assessor.is_none() && assesses(self.chain.trust()) {
             self.assessor = Some(Assessor::new(self.id));
         }
         let entry = statement.entry;
@@ -430,7 +430,7 @@ impl TaskReplay {
             return self.beside(authored);
         }
         if let Some(breach) = header.breach
-            && super::assesses(self.registry())
+            && super::assesses(self.trust())
         {
             return Err(Fault::Breach(breach));
         }

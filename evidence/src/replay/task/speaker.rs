@@ -51,7 +51,7 @@ impl TaskReplay {
             Author::Ledger | Author::Unspecified => return Err(Fault::NotAnAuthor),
         };
         let may = self
-            .registry()
+            .trust()
             .may_speak(&speaker, statement.header.producer, self.at);
         match may {
             Ok(()) => {}
@@ -67,10 +67,10 @@ impl TaskReplay {
     fn verify(&mut self, entry: &Entry<'_>) -> Result<KeyId, Fault> {
         let signed = entry.signature.ok_or(Fault::SignatureMissing)?;
         let id = signed.key();
-        let registry = self.chain.registry();
-        let key = registry
+        let trust = self.chain.trust();
+        let key = trust
             .was_authority(id)
-            .or_else(|| registry.key(id).map(|record| &record.public_key))
+            .or_else(|| trust.key(id).map(|record| &record.public_key))
             .ok_or(Fault::KeyUnknown { key: id })?;
         let (kind, payload) = (entry.payload_type, entry.payload);
         signature::verify_with(key, kind, payload, signed.signature, &mut self.buffer)?;
@@ -135,7 +135,7 @@ impl TaskReplay {
     /// The one that speaks, to whom the session of a statement must belong, or it is refused.
     fn bound(&self, authored: AuthoredStatement<'_>) -> Result<Binding, Fault> {
         let header = authored.header;
-        let bound_to = self.registry().session_binding(&authored.speaker);
+        let bound_to = self.trust().session_binding(&authored.speaker);
         let taken = |last: &Last| last.bound_to != bound_to || last.producer != header.producer;
         if self.sessions.get(&header.session).is_some_and(taken) {
             return Err(session::Refusal::SessionTaken.into());
