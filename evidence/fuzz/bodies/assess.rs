@@ -102,7 +102,7 @@ fn findings_are_in_range(ledger: &Ledger) {
         assert!(finding.disposition_leaf.is_none_or(|leaf| leaf < leaves));
     }
     assert!(
-        ledger.kept.timers.keys().all(|due| due.leaf < leaves),
+        ledger.kept.timers.keys().all(|timer| timer.leaf < leaves),
         "{:?}",
         ledger.kept.timers
     );

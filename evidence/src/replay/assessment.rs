@@ -45,10 +45,10 @@ impl Kept {
                 }
             }
         }
-        for (due, owner) in changes.timers {
+        for (timer, owner) in changes.timers {
             match owner {
-                Some(owner) => self.timers.insert(due, owner),
-                None => self.timers.remove(&due),
+                Some(owner) => self.timers.insert(timer, owner),
+                None => self.timers.remove(&timer),
             };
         }
     }
@@ -57,9 +57,10 @@ impl Kept {
     #[must_use]
     pub fn timers_after(&self, after: Option<&Timer>, limit: usize) -> Vec<(Timer, Owner)> {
         let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let dues = self.timers.range((behind, Bound::Unbounded));
-        dues.take(limit)
-            .map(|(due, owner)| (*due, *owner))
+        let timers = self.timers.range((behind, Bound::Unbounded));
+        timers
+            .take(limit)
+            .map(|(timer, owner)| (*timer, *owner))
             .collect()
     }
 

@@ -152,7 +152,7 @@ impl TaskReplay {
         unshown.push(Unshown::Trust { leaf });
         unshown.push(Unshown::Outside);
         unshown.push(Unshown::Received);
-        let waits = |due: &crate::assess::Timer| !matches!(due.kind, TimerKind::Session(_));
+        let waits = |timer: &crate::assess::Timer| !matches!(timer.kind, TimerKind::Session(_));
         if self.kept.timers.keys().any(waits) {
             unshown.push(Unshown::Time { known: self.at });
         }
