@@ -57,7 +57,7 @@ struct Last {
 
 /// The first statement that is known at a place in a session.
 #[derive(Debug, Clone, Copy)]
-struct Placed {
+struct RecordedLeaf {
     leaf: u64,
     payload: PayloadDigest,
     /// `None` if nobody has signed it.
@@ -96,7 +96,7 @@ pub struct TaskReplay {
     at: Micros,
     next_leaf: u64,
     sessions: HashMap<SessionId, Last>,
-    places: HashMap<(SessionId, Sequence), Placed>,
+    places: HashMap<(SessionId, Sequence), RecordedLeaf>,
     batch: Option<SeenBatch>,
     running: Running,
     /// The leaf behind which the ledger writes what it owes: the end of the newest unit.

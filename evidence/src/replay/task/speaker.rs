@@ -3,7 +3,7 @@
 use deed_proto::v1::Author;
 use deed_tlog::{LeafIndex, leaf_hash};
 
-use super::{Covered, Last, LeafStatement, Placed, SeenBatch, Signed, TaskReplay, Unshown};
+use super::{Covered, Last, LeafStatement, RecordedLeaf, SeenBatch, Signed, TaskReplay, Unshown};
 use crate::{
     KeyId, PayloadDigest, Sequence,
     assess::SKEW_US,
@@ -123,12 +123,12 @@ impl TaskReplay {
             closed: header.body == BodyKind::SessionClosed,
         };
         self.sessions.insert(header.session, last);
-        let placed = Placed {
+        let recorded = RecordedLeaf {
             leaf: authored.leaf,
             payload: digest,
             key,
         };
-        self.places.insert(place, placed);
+        self.places.insert(place, recorded);
         Ok(None)
     }
 
@@ -155,13 +155,13 @@ impl TaskReplay {
             // It took no place.
             return;
         }
-        let placed = Placed {
+        let recorded = RecordedLeaf {
             leaf: statement.leaf,
             payload: PayloadDigest::of(statement.entry.payload),
             key: Some(key),
         };
         let place = (statement.header.session, statement.header.sequence);
-        self.places.entry(place).or_insert(placed);
+        self.places.entry(place).or_insert(recorded);
     }
 
     /// Looks whether the batch of the statement that comes next is kept as evidence of an
@@ -183,8 +183,8 @@ impl TaskReplay {
         let behind = last.is_some_and(|last| last.sequence.get() >= first);
         let end = first.saturating_add(path.manifest.count.get().into());
         let taken = |sequence| {
-            let placed = self.places.get(&(session, Sequence::new(sequence)));
-            placed.is_some_and(|placed| placed.key == Some(path.key_id))
+            let recorded = self.places.get(&(session, Sequence::new(sequence)));
+            recorded.is_some_and(|recorded| recorded.key == Some(path.key_id))
         };
         let evidence = behind || (first..end).any(taken);
         self.batch = Some(SeenBatch {
