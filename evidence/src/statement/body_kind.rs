@@ -1,4 +1,5 @@
-//! The bodies of statements, and what each of them is as such.
+//! The kinds of bodies that a statement may have, with the properties of each: who says it, and what
+//! it needs.
 
 use deed_proto::v1::statement::Body;
 
@@ -58,12 +59,14 @@ macro_rules! define {
 
 deed_proto::statement_bodies!(define);
 
-/// Whose statement a body may be.
+/// The producers whose statements may have a body.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Speaker {
-    /// The ledger itself writes it.
+pub(super) enum ProducerKind {
+    /// The ledger itself.
     Ledger,
+    /// Anybody but the ledger and its authorities.
     Producer,
+    /// An authority of the ledger.
     Authority,
     /// A producer or an authority.
     Either,
@@ -72,16 +75,16 @@ pub(super) enum Speaker {
 /// Properties of a body that do not depend on what it says.
 #[derive(Clone, Copy)]
 struct Properties {
-    speaker: Speaker,
+    producer: ProducerKind,
     is_trust: bool,
     needs_task: bool,
     needs_assessment: bool,
     needs_policy: bool,
 }
 
-const fn by(speaker: Speaker) -> Properties {
+const fn by(producer: ProducerKind) -> Properties {
     Properties {
-        speaker,
+        producer,
         is_trust: false,
         needs_task: false,
         needs_assessment: false,
@@ -116,21 +119,22 @@ impl BodyKind {
     #[inline]
     const fn properties(self) -> Properties {
         match self {
-            Self::Genesis => by(Speaker::Ledger),
-            Self::Tick => by(Speaker::Ledger).assessed(),
-            Self::Clearance | Self::TaskReceipt => by(Speaker::Ledger).of_a_task().assessed(),
-            Self::TaskOpened | Self::TaskClosed => by(Speaker::Either).of_a_task(),
-            Self::Grant => by(Speaker::Either).of_a_task().assessed(),
-            Self::GrantAccepted => by(Speaker::Producer).of_a_task().assessed(),
-            Self::Intent => by(Speaker::Producer).of_a_task().by_policy(),
-            Self::Outcome => by(Speaker::Producer).of_a_task(),
-            Self::Decision | Self::Approval => {
-                by(Speaker::Producer).of_a_task().assessed().by_policy()
-            }
-            Self::Observation => by(Speaker::Producer).assessed(),
-            Self::Heartbeat | Self::SessionClosed => by(Speaker::Producer),
-            Self::Revocation => by(Speaker::Authority).of_a_task().assessed(),
-            Self::FindingDisposition => by(Speaker::Authority).assessed(),
+            Self::Genesis => by(ProducerKind::Ledger),
+            Self::Tick => by(ProducerKind::Ledger).assessed(),
+            Self::Clearance | Self::TaskReceipt => by(ProducerKind::Ledger).of_a_task().assessed(),
+            Self::TaskOpened | Self::TaskClosed => by(ProducerKind::Either).of_a_task(),
+            Self::Grant => by(ProducerKind::Either).of_a_task().assessed(),
+            Self::GrantAccepted => by(ProducerKind::Producer).of_a_task().assessed(),
+            Self::Intent => by(ProducerKind::Producer).of_a_task().by_policy(),
+            Self::Outcome => by(ProducerKind::Producer).of_a_task(),
+            Self::Decision | Self::Approval => by(ProducerKind::Producer)
+                .of_a_task()
+                .assessed()
+                .by_policy(),
+            Self::Observation => by(ProducerKind::Producer).assessed(),
+            Self::Heartbeat | Self::SessionClosed => by(ProducerKind::Producer),
+            Self::Revocation => by(ProducerKind::Authority).of_a_task().assessed(),
+            Self::FindingDisposition => by(ProducerKind::Authority).assessed(),
             Self::AuthoritiesChanged
             | Self::KeyRegistered
             | Self::KeyRevoked
@@ -140,7 +144,7 @@ impl BodyKind {
             | Self::LegalHoldPlaced
             | Self::LegalHoldReleased
             | Self::LogKeyRotated
-            | Self::Erasure => by(Speaker::Authority).trust(),
+            | Self::Erasure => by(ProducerKind::Authority).trust(),
         }
     }
 
@@ -154,7 +158,7 @@ impl BodyKind {
     /// Returns true if only the ledger itself writes it: never taken from a producer.
     #[must_use]
     pub const fn is_ledgers(self) -> bool {
-        matches!(self.speaker(), Speaker::Ledger)
+        matches!(self.producer_kind(), ProducerKind::Ledger)
     }
 
     /// Returns true if the evidence policy in force is asked when it is recorded.
@@ -175,8 +179,8 @@ impl BodyKind {
         self.properties().needs_task
     }
 
-    /// Returns the speaker who may be its producer.
-    pub(super) const fn speaker(self) -> Speaker {
-        self.properties().speaker
+    /// Returns the producers whose statements may have it.
+    pub(super) const fn producer_kind(self) -> ProducerKind {
+        self.properties().producer
     }
 }

@@ -60,7 +60,8 @@ pub(super) struct Apply<'a, V> {
     pub(super) claimed: bool,
 }
 
-/// The author of a statement.
+/// A statement's author as the assessment takes it: the producer, the key of the signature, and what
+/// the trust state has on record of that key.
 #[derive(Clone, Copy)]
 pub(super) struct Author<'a> {
     pub(super) producer: &'a str,
