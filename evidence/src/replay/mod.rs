@@ -37,7 +37,7 @@ use crate::{
     batch::{self, Manifest},
     entry::{Entry, KeyedSignature, is_late},
     genesis::Genesis,
-    session::{self, Judgement, Run, Session},
+    session::{self, Run, SequencePosition, Session},
     signature,
     statement::{self, AUTHORITY_PRODUCER, BodyKind, Header},
     trust::{Speaker, TrustState, TrustStatement},
@@ -278,12 +278,12 @@ impl Replay {
     fn single(&mut self, authored: AuthoredStatement<'_>) -> Result<Option<Assessed>, Fault> {
         self.may_speak(authored.header, &authored.speaker)?;
         match self.judge(authored.header, &authored.speaker)? {
-            Judgement::Next => {
+            SequencePosition::Next => {
                 self.in_form(authored.header)?;
                 self.record(authored);
                 self.assess(authored)
             }
-            Judgement::Behind => match self.contradicted(authored)? {
+            SequencePosition::Behind => match self.contradicted(authored)? {
                 Some(first) => self.equivocation(authored, first),
                 None => Err(Fault::Again {
                     sequence: authored.header.sequence,
@@ -378,7 +378,7 @@ impl Replay {
         };
         if first {
             self.may_speak(header, &speaker)?;
-            if self.judge(header, &speaker)? == Judgement::Behind {
+            if self.judge(header, &speaker)? == SequencePosition::Behind {
                 self.open.as_mut().ok_or(Fault::NoManifest)?.evidence = Some(0);
             }
         }
@@ -429,7 +429,7 @@ impl Replay {
         Ok(self.trust.may_speak(speaker, header.producer, at)?)
     }
 
-    fn judge(&self, header: &Header<'_>, speaker: &Speaker) -> Result<Judgement, Fault> {
+    fn judge(&self, header: &Header<'_>, speaker: &Speaker) -> Result<SequencePosition, Fault> {
         let known = self.sessions.get(&header.session);
         let binding = self.trust.session_binding(speaker);
         let known = known.map(|(session, _)| session);
@@ -447,8 +447,8 @@ impl Replay {
 
     fn is_next(&self, header: &Header<'_>, speaker: &Speaker) -> Result<(), Fault> {
         match self.judge(header, speaker)? {
-            Judgement::Next => Ok(()),
-            Judgement::Behind => Err(Fault::Again {
+            SequencePosition::Next => Ok(()),
+            SequencePosition::Behind => Err(Fault::Again {
                 sequence: header.sequence,
             }),
         }

@@ -54,7 +54,7 @@ use deed_evidence::{
     entry::{Entry, EntryError, KeyedSignature},
     genesis::Genesis,
     policy,
-    session::{self, Judgement, Session},
+    session::{self, SequencePosition, Session},
     signature::{self, Possession, key_id},
     statement,
     trust::{Speaker, TrustState, TrustStatement},
@@ -426,13 +426,13 @@ impl Ledger {
         let judged = session::judge(known, &header, binding).map_err(|error| error.to_string())?;
         let first = self.kept.places.get(&(header.session, header.sequence));
         let first = match (judged, first) {
-            (Judgement::Next, _) => {
+            (SequencePosition::Next, _) => {
                 if let Some(breach) = header.breach {
                     return Err(breach.to_string());
                 }
                 None
             }
-            (Judgement::Behind, Some(&first)) => {
+            (SequencePosition::Behind, Some(&first)) => {
                 let entry = Entry::parse(&self.entries[first as usize]).unwrap();
                 let place = (header.session, header.sequence);
                 let third = self
@@ -446,7 +446,7 @@ impl Ledger {
                 }
                 Some(first)
             }
-            (Judgement::Behind, None) => return Err("lies in a gap".to_owned()),
+            (SequencePosition::Behind, None) => return Err("lies in a gap".to_owned()),
         };
 
         self.due(at)?;

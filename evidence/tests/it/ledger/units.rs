@@ -54,8 +54,8 @@ impl Ledger {
         let first = statement::parse(&payloads[0]).map_err(|error| error.to_string())?;
         let known = self.sessions.get(&first.session);
         match session::judge(known, &first, binding).map_err(|error| error.to_string())? {
-            Judgement::Next => {}
-            Judgement::Behind => return Err("again".to_owned()),
+            SequencePosition::Next => {}
+            SequencePosition::Behind => return Err("again".to_owned()),
         }
 
         for payload in &payloads {
