@@ -1,8 +1,10 @@
 //! Applying what happens at a leaf: a statement, the timers that are due, an entry of the ledger.
 //!
 //! Everything that is applied at a leaf gets one [`Apply`]: the ledger's assessment with the [`View`]
-//! through which it reads, the leaf, effective time there, and the author. Each body of a statement
-//! has a file here, with the method that applies it; [`Apply::statement`] calls it.
+//! through which it reads, the leaf, effective time there, and the author. Each body that changes a
+//! task, grant or act has a file here, with the method that applies it; [`Apply::statement`] calls it.
+//! What every statement says of its session, Heartbeat too, is in `assess/session.rs`. What several
+//! bodies share stands beside this directory.
 
 mod approval;
 mod decision;
