@@ -4,7 +4,6 @@ use bytes::Bytes;
 
 use super::{Covered, LeafStatement, TaskReplay, past::Past};
 use crate::{
-    Micros,
     assess::{Assessed, Assessor, body, body::ParsedBody},
     entry::Entry,
     replay::{AuthoredStatement, Fault},
