@@ -110,7 +110,7 @@ impl Story {
         };
         let (mut assessor, mut first) = (Assessor::new(self.ledger.id), view.clone());
         for (one, (_, place, ..)) in recorded.iter().zip(&self.said) {
-            let assessed = assessor.record(&mut first, &self.ledger.registry, one);
+            let assessed = assessor.record(&mut first, &self.ledger.trust, one);
             assert_eq!(assessed.as_ref(), Ok(&place.assessed));
             self.write_ledger_entries(&mut assessor, &mut first, one);
         }
@@ -131,7 +131,7 @@ impl Story {
 
     fn feed(&self, assessor: &mut Assessor, view: &mut Kept, said: &[RecordedStatement<'_>]) {
         for recorded in said {
-            let assessed = assessor.record(view, &self.ledger.registry, recorded);
+            let assessed = assessor.record(view, &self.ledger.trust, recorded);
             let _ = black_box(assessed);
             self.write_ledger_entries(assessor, view, recorded);
         }
@@ -146,7 +146,7 @@ impl Story {
         let mut leaf = after.leaf;
         while assessor.has_pending() {
             leaf += 1;
-            let entry = assessor.ledger_entry(view, &self.ledger.registry, leaf, after.at);
+            let entry = assessor.ledger_entry(view, &self.ledger.trust, leaf, after.at);
             black_box(entry.expect("nothing is damaged"));
         }
     }

@@ -29,8 +29,8 @@ fn statements(c: &mut Criterion) {
         let mut scene = scene();
         let mut kept = scene.ledger.kept.clone();
         let placed = scene.say();
-        // A trust statement is assessed by the registry after it.
-        let registry = scene.ledger.registry.clone();
+        // A trust statement is assessed by the trust state after it.
+        let trust = scene.ledger.trust.clone();
         kept.places
             .insert((placed.session, placed.sequence), placed.leaf);
         let header = statement::parse(&placed.payload).expect("it was recorded");
@@ -53,7 +53,7 @@ fn statements(c: &mut Criterion) {
             b.iter_batched_ref(
                 || Assessor::restore(scene.ledger.id),
                 |assessor| {
-                    let assessed = assessor.record(&mut kept, &registry, &recorded);
+                    let assessed = assessor.record(&mut kept, &trust, &recorded);
                     black_box(assessed.expect("nothing is damaged"));
                     black_box(assessor.take_changes())
                 },

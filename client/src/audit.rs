@@ -179,7 +179,7 @@ impl Audit {
             return Err(AuditError::Empty);
         };
         // The key that the entries put in force for a tree of this size, or the one that hands over.
-        let signers = replay.registry().log_keys().at(head.size);
+        let signers = replay.trust().log_keys().at(head.size);
         let signs = signers.key == log_key || signers.handed_over_by == Some(log_key);
         if !signs || genesis.origin != *origin {
             return Err(AuditError::OtherLog {

@@ -1,7 +1,7 @@
 //! The author of an entry, by the ledger's own trust statements.
 //!
 //! [`TrustHistory`] is a trust chain with its past: it says who could speak at any leaf, which a
-//! registry of the newest state does not. Nothing here asks a server, so `deed verify` uses it on
+//! newest trust state does not. Nothing here asks a server, so `deed verify` uses it on
 //! files, and `deed approve` on what it has fetched and proven.
 
 use bytes::Bytes;
@@ -22,7 +22,7 @@ use thiserror::Error;
 pub struct TrustHistory {
     /// The genesis entry is the first.
     entries: Vec<(LeafIndex, Bytes)>,
-    registry: TrustState,
+    state: TrustState,
 }
 
 /// The author of an entry, with the key and the registration that show it.
@@ -113,8 +113,8 @@ impl TrustHistory {
     /// # Errors
     /// [`ChainError`] for the first entry that does not hold.
     pub fn new(entries: Vec<(LeafIndex, Bytes)>) -> Result<Self, ChainError> {
-        let registry = replayed(&entries)?.into_registry();
-        Ok(Self { entries, registry })
+        let state = replayed(&entries)?.into_trust();
+        Ok(Self { entries, state })
     }
 
     /// Reads a trust file: the statements, and that each is in the tree of a head that the policy
@@ -144,7 +144,7 @@ impl TrustHistory {
             return Err(TrustFileError::Inclusion { leaf });
         }
         let history = Self::new(entries)?;
-        if history.registry.log_keys().first().key.name().as_str()
+        if history.state.log_keys().first().key.name().as_str()
             != verified.checkpoint.origin.as_str()
         {
             let what = "it is not of the log that the genesis entry names";
@@ -153,22 +153,22 @@ impl TrustHistory {
         Ok((history, head))
     }
 
-    /// The registry after all the statements.
+    /// The trust state after all the statements.
     #[must_use]
-    pub const fn registry(&self) -> &TrustState {
-        &self.registry
+    pub const fn state(&self) -> &TrustState {
+        &self.state
     }
 
     /// The leaf of the newest statement.
     #[must_use]
     pub fn newest(&self) -> LeafIndex {
-        self.registry.head().leaf_index
+        self.state.head().leaf_index
     }
 
     /// The public key of a key id, whoever holds it and whether it is in force or not.
     #[must_use]
     pub fn public_key(&self, id: KeyId) -> Option<&PublicKey> {
-        public_key(&self.registry, id)
+        public_key(&self.state, id)
     }
 
     /// Judges the author of the entry at `leaf`. `batch_key` is the key that signed the manifest over
@@ -186,7 +186,7 @@ impl TrustHistory {
         header: &Header<'_>,
         batch_key: Option<KeyId>,
     ) -> Result<Option<KnownAuthor>, AuthorError> {
-        let wanted = self.registry.ledger_id();
+        let wanted = self.state.ledger_id();
         if entry.author == Author::Ledger {
             return Ok(None);
         }
@@ -202,8 +202,7 @@ impl TrustHistory {
             _ => entry.signature.map(|signature| signature.key()),
         };
         if let (Some(key), Some(signed)) = (key, entry.signature) {
-            let public =
-                public_key(chain.registry(), key).ok_or(AuthorError::KeyUnknown { key })?;
+            let public = public_key(chain.trust(), key).ok_or(AuthorError::KeyUnknown { key })?;
             let payload_type = PayloadType::Statement;
             signature::verify(public, payload_type, entry.payload, signed.signature)
                 .map_err(|source| AuthorError::Signature { key, source })?;
@@ -221,11 +220,11 @@ impl TrustHistory {
                 key,
                 principal_leaf: entry.principal_leaf.map(LeafIndex::new),
             };
-            let registry = chain.registry();
-            registry.may_speak(&speaker, header.producer, at)?;
+            let trust = chain.trust();
+            trust.may_speak(&speaker, header.producer, at)?;
         }
-        let record = key.and_then(|key| chain.registry().key(key)).cloned();
-        let now = key.and_then(|key| self.registry.key(key));
+        let record = key.and_then(|key| chain.trust().key(key)).cloned();
+        let now = key.and_then(|key| self.state.key(key));
         if let Some(now) = now
             && let (Some(since), Some(leaf)) = (now.compromised_since, now.revoked_leaf)
             && since <= entry.received_at
@@ -242,9 +241,9 @@ impl TrustHistory {
     }
 }
 
-fn public_key(registry: &TrustState, id: KeyId) -> Option<&PublicKey> {
-    let registered = || registry.key(id).map(|record| &record.public_key);
-    registry.was_authority(id).or_else(registered)
+fn public_key(trust: &TrustState, id: KeyId) -> Option<&PublicKey> {
+    let registered = || trust.key(id).map(|record| &record.public_key);
+    trust.was_authority(id).or_else(registered)
 }
 
 fn replayed(entries: &[(LeafIndex, Bytes)]) -> Result<TrustChain, ChainError> {

@@ -45,7 +45,7 @@ pub struct ProvenBatched {
 #[derive(Debug, Clone)]
 pub struct ProvenTrust {
     /// The trust state after all statements.
-    pub registry: TrustState,
+    pub state: TrustState,
     /// Leaf index and bytes of each entry, the genesis entry first.
     pub entries: Vec<(LeafIndex, Bytes)>,
     /// The entries with the proof of each one's inclusion, to be kept.
@@ -74,9 +74,9 @@ pub(crate) struct KnownTrust {
 }
 
 impl KnownTrust {
-    /// The registry of who speaks for whom.
-    pub(crate) const fn registry(&self) -> &TrustState {
-        self.chain.registry()
+    /// The trust state: who speaks for whom.
+    pub(crate) const fn state(&self) -> &TrustState {
+        self.chain.trust()
     }
 }
 
@@ -207,7 +207,7 @@ impl Ledger {
                 None => {
                     let begun = TrustChain::begin(&entry.entry);
                     let begun = begun.map_err(|error| fails(error.to_string()))?;
-                    if index.get() != 0 || begun.registry().ledger_id() != self.ledger_id() {
+                    if index.get() != 0 || begun.trust().ledger_id() != self.ledger_id() {
                         let reason = "it does not begin with this ledger's genesis entry";
                         return Err(fails(reason.to_owned()).into());
                     }
@@ -222,7 +222,7 @@ impl Ledger {
         self.remember_trust(&entries, &head).await?;
         self.link_heads_if_due();
         Ok(ProvenTrust {
-            registry: chain.into_registry(),
+            state: chain.into_trust(),
             entries,
             proof: kept,
             head,

@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn statements_are_a_chain_that_a_ledger_takes() {
-        use deed_evidence::session::{self, Binding, Judgement};
+        use deed_evidence::session::{self, Binding, SequencePosition};
         let mut chain = begun();
         let (header, opened) = opened();
         let mut made = vec![
@@ -314,7 +314,7 @@ mod tests {
             assert_eq!(header.breach, None);
             assert_eq!(
                 session::judge(state.as_ref(), &header, Binding::Nobody),
-                Ok(Judgement::Next)
+                Ok(SequencePosition::Next)
             );
             match &mut state {
                 Some(state) => state.advance(&header, made.digest),

@@ -51,7 +51,7 @@ pub fn fuzz_admitted_batch(data: &[u8]) {
 #[derive(Clone)]
 pub struct Trust {
     id: LedgerId,
-    registry: SharedTrust,
+    state: SharedTrust,
 }
 
 impl Trust {
@@ -59,7 +59,7 @@ impl Trust {
     #[must_use]
     pub fn new(id: LedgerId, genesis: &Genesis) -> Self {
         Self {
-            registry: Arc::new(RwLock::new(TrustState::genesis(id, genesis))),
+            state: Arc::new(RwLock::new(TrustState::genesis(id, genesis))),
             id,
         }
     }
@@ -72,7 +72,7 @@ impl Trust {
     pub fn admit(&self, envelopes: &[v1::Envelope]) -> Admitted {
         let admission = Admission {
             ledger_id: self.id,
-            trust: &self.registry,
+            trust: &self.state,
             sender: &Sender::anybody(),
             received_at: Micros::new(1),
             holds_contents: false,
@@ -130,9 +130,9 @@ impl Step {
     /// Returns the step of an empty ledger.
     #[must_use]
     pub fn new(trust: &Trust) -> Self {
-        let registry = Arc::clone(&trust.registry);
+        let state = Arc::clone(&trust.state);
         Self {
-            state: LedgerState::new(trust.id, RightEdge::new(), Micros::new(0), registry),
+            state: LedgerState::new(trust.id, RightEdge::new(), Micros::new(0), state),
         }
     }
 

@@ -5,7 +5,7 @@ use deed_evidence::{LedgerId, Nonce, SessionId, TaskId, uri};
 use deed_proto::v1::{self, statement::Body};
 use deed_tlog::Hash;
 
-use super::{Broken, array, require};
+use super::{Broken, require, values::array};
 
 /// Characters that a reader does not see, or not where they stand.
 const UNSEEN: &[(u32, u32)] = &[

@@ -1,4 +1,4 @@
-//! Promises of bytes that are not in the log.
+//! Commitments: salted digests of contents that are not in the log.
 //!
 //! digest = BLAKE3 derive-key("deed.v1 content commitment", salt || bytes). The salt keeps
 //! short contents from being guessed; it is derived, so that sending again gives the same

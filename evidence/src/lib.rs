@@ -9,9 +9,9 @@
 //! | [`batch`] | one signature for many statements: manifests and paths |
 //! | [`session`] | strict sequence: what a session takes next, and from whom |
 //! | [`uri`] | the canonical form of URIs that name producers and controllers |
-//! | [`trust`] | who speaks for whom: the registry that the trust statements build |
+//! | [`trust`] | who speaks for whom: the state that the trust statements lead to |
 //! | [`policy`] | which evidence an action needs: Cedar policies, and what they say of an Intent |
-//! | [`commitment`] | promises of bytes that are not in the log |
+//! | [`commitment`] | salted digests of contents that are not in the log |
 //! | [`assess`] | what the entries amount to: tasks, grants, acts, findings |
 //! | [`replay`] | a whole ledger judged and assessed again from its entries |
 //! | [`receipt`] | checking what a server answered against what was sent |

@@ -1,7 +1,7 @@
 //! The tables behind [`crate::wire`]: every message that is hashed or signed, field by field.
 //!
-//! They are generated from the options in the .proto files (`deed/v1/rules.proto`), and
-//! `schema_tests.rs` holds them against the declarations there.
+//! They are generated from the options in the .proto files (`deed/v1/rules.proto`), and tests of
+//! `deed-proto` hold them against the declarations there.
 
 pub(crate) use deed_proto::rules::*;
 
@@ -13,11 +13,6 @@ const _: () = assert!(matches!(
         max: crate::PAYLOAD_BYTES_MAX
     }
 ));
-
-#[cfg(test)]
-use Kind::{Bool, Bytes, Enum, I64, Text, U32, U64};
-#[cfg(test)]
-use Presence::{Explicit, OneOf, Repeated};
 
 #[cfg(test)]
 #[path = "schema_tests.rs"]

@@ -43,7 +43,7 @@ pub struct Session {
     pub bound_to: Binding,
     /// The sequence that it takes next; the last one of all if that was taken.
     pub next: Sequence,
-    /// Digest of its last payload; `None` as long as nobody has computed it, which comes before it is
+    /// Digest of its last payload; `None` until somebody computes it. It is computed before it is
     /// compared or stored.
     pub last_payload: Option<PayloadDigest>,
     /// Statements recorded in it.
@@ -54,9 +54,9 @@ pub struct Session {
     pub closed: bool,
 }
 
-/// The place of a statement in its session.
+/// The position of a statement's sequence in its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Judgement {
+pub enum SequencePosition {
     /// It is the next one: record it.
     Next,
     /// Its sequence lies behind: it is a duplicate if its payload is the one that was recorded
@@ -107,14 +107,14 @@ pub fn judge(
     session: Option<&Session>,
     header: &SessionHeader<'_>,
     speaker: Binding,
-) -> Result<Judgement, Refusal> {
+) -> Result<SequencePosition, Refusal> {
     let expected = session.map_or(Sequence::FIRST, |session| session.next);
     if let Some(session) = session {
         if session.bound_to != speaker || session.producer != header.producer {
             return Err(Refusal::SessionTaken);
         }
         if session.has_passed(header.sequence) {
-            return Ok(Judgement::Behind);
+            return Ok(SequencePosition::Behind);
         }
         if session.closed {
             return Err(Refusal::SessionClosed);
@@ -132,7 +132,7 @@ pub fn judge(
             Err(Refusal::PreviousMismatch { expected })
         }
         (Some(_), None) => Err(Refusal::PreviousMismatch { expected }),
-        _ => Ok(Judgement::Next),
+        _ => Ok(SequencePosition::Next),
     }
 }
 

@@ -13,12 +13,12 @@ mod header;
 mod rules;
 mod terms;
 
-use body_kind::Speaker;
+use body_kind::ProducerKind;
 pub use body_kind::{AUTHORITY_PRODUCER, BodyKind, LEDGER_PRODUCER};
 pub use breach::Breach;
 #[cfg(test)]
 pub(crate) use commitments::slot_name;
-pub use commitments::{CommitmentSlot, Commitments, commitments};
+pub use commitments::{CommitmentSlot, Commitments, commitments, commitments_of};
 pub use header::{Header, SessionHeader};
 pub use terms::{Term, terms};
 
@@ -201,7 +201,7 @@ impl<'a> Fields<'a> {
             let rule = "belongs into the first statement of a session alone";
             return Err(WireError::rule("nonce", rule));
         }
-        let (ledger, producer) = self.speaker();
+        let (ledger, producer) = self.ledger_and_producer();
         let derived = SessionId::derive(ledger, producer, &nonce);
         if self.session != derived.as_bytes() {
             let rule = "does not follow from ledger_id, producer and nonce";
@@ -216,7 +216,7 @@ impl<'a> Fields<'a> {
         let Some(nonce) = Nonce::from_slice(nonce) else {
             return Ok(());
         };
-        let (ledger, producer) = self.speaker();
+        let (ledger, producer) = self.ledger_and_producer();
         if self.task != TaskId::derive(ledger, producer, &nonce).as_bytes() {
             let rule = "does not follow from ledger_id, producer and task_opened.nonce";
             return Err(WireError::rule("task", rule));
@@ -224,8 +224,8 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
-    /// Checked by the walk; the fallbacks keep this free of panics.
-    fn speaker(&self) -> (LedgerId, &'a str) {
+    /// The walk has checked both; the fallbacks keep this free of panics.
+    fn ledger_and_producer(&self) -> (LedgerId, &'a str) {
         let ledger = Hash::try_from(self.ledger_id).unwrap_or(Hash::new([0; 32]));
         let producer = std::str::from_utf8(self.producer).unwrap_or_default();
         (LedgerId::new(ledger), producer)
@@ -275,9 +275,9 @@ impl<'a> Fields<'a> {
     fn check_producer(&self, body: BodyKind) -> Result<(), WireError> {
         let by_authority = self.producer == AUTHORITY_PRODUCER.as_bytes();
         let by_ledger = self.producer == LEDGER_PRODUCER.as_bytes();
-        let rule = match body.speaker() {
-            Speaker::Authority if !by_authority => "must be deed:authority for this body",
-            Speaker::Producer if by_authority => "must not be deed:authority for this body",
+        let rule = match body.producer_kind() {
+            ProducerKind::Authority if !by_authority => "must be deed:authority for this body",
+            ProducerKind::Producer if by_authority => "must not be deed:authority for this body",
             _ if by_ledger => "must not be deed:ledger for this body",
             _ => return Ok(()),
         };

@@ -10,6 +10,8 @@ use deed_proto::rules::Characters;
 #[inline]
 pub(crate) fn has_only(characters: Characters, bytes: &[u8]) -> bool {
     match characters {
+        // No table has it: a text without a rule does not build.
+        Characters::Unspecified => false,
         Characters::Any => is_utf8(bytes),
         Characters::NoControl => has_no_control(bytes),
         Characters::Uri => is_uri(bytes),
@@ -22,6 +24,7 @@ pub(crate) fn has_only(characters: Characters, bytes: &[u8]) -> bool {
 /// Returns the error text for a text with other characters.
 pub(crate) const fn rule(characters: Characters) -> &'static str {
     match characters {
+        Characters::Unspecified => "no text is allowed",
         Characters::Any => "must be text",
         Characters::NoControl => "control characters are not allowed",
         Characters::Uri => "must be a URI, for example spiffe://example.org/agent",

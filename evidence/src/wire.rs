@@ -212,6 +212,8 @@ fn walk_at<'a>(
     // Position in the table; everything before it has been passed.
     let mut at = 0;
     let mut elements = 0;
+    // The element before, of a field whose elements ascend.
+    let mut last: &[u8] = &[];
     let mut oneof_seen = false;
     let whole = |problem| fail(path, "", problem);
     while !rest.is_empty() {
@@ -250,6 +252,12 @@ fn walk_at<'a>(
             };
             walk_at(inner, inner_bytes, Some(&path), &mut nobody)?;
         }
+        if let (true, Value::Bytes(element)) = (field.ascending, value) {
+            if elements > 0 && element <= last {
+                return Err(named(Problem::Rule(order_rule(field))));
+            }
+            last = element;
+        }
         elements += 1;
         visit(field, value);
     }
@@ -257,6 +265,16 @@ fn walk_at<'a>(
     match message.oneof_required {
         Some(oneof) if !oneof_seen => Err(fail(path, oneof, Problem::Missing)),
         _ => Ok(()),
+    }
+}
+
+/// Returns the error text for elements that do not ascend. Messages that do have one field, a public
+/// key. Tag and length are the same in each, so the messages' order is the keys' order.
+#[cold]
+const fn order_rule(field: &Field) -> &'static str {
+    match field.kind {
+        Kind::Message(_) => "must be strictly ascending by public key",
+        _ => "must be strictly ascending",
     }
 }
 
@@ -414,3 +432,7 @@ fn long_varint(rest: &mut &[u8]) -> Result<u64, Problem> {
         have: rest.len() as u64,
     })
 }
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+mod tests;

@@ -95,7 +95,7 @@ impl Rule {
         }
     }
 
-    /// The characters' name in `Characters` of src/rules.rs.
+    /// The value's name in `v1::Characters`; `None` for the unspecified one.
     fn characters(&self) -> Option<String> {
         let field = self.0.descriptor().get_field_by_name("characters")?;
         let (Value::EnumNumber(number @ 1..=i32::MAX), Kind::Enum(of)) =
@@ -275,6 +275,10 @@ fn row(options: &Options, field: &FieldDescriptor) -> Result<Row, String> {
     let required = take("required");
     let json_required = take("json_required");
     let ascending = take("ascending");
+    if ascending && !has_order(options, field) {
+        let why = "only bytes, texts, and messages of one `bytes` field of fixed length can ascend";
+        return Err(why.to_owned());
+    }
     let (min_count, max_count) = (rule.number("min_count"), rule.number("max_count"));
     let presence = if field.is_list() {
         take("min_count");
@@ -323,6 +327,21 @@ fn row(options: &Options, field: &FieldDescriptor) -> Result<Row, String> {
         json_required: required || json_required || min_count > 0,
         values,
     })
+}
+
+/// Returns true if the order of a field's elements is the order of their bytes. Of messages that
+/// holds where tag and length are the same in each: with one field, of `bytes` of one length.
+fn has_order(options: &Options, field: &FieldDescriptor) -> bool {
+    let Some(message) = message_of(field) else {
+        return matches!(field.kind(), Kind::Bytes | Kind::String);
+    };
+    let mut fields = message.fields();
+    let (Some(only), None) = (fields.next(), fields.next()) else {
+        return false;
+    };
+    let rule = options.rule(&only);
+    let length = rule.and_then(|rule| rule.length());
+    only.kind() == Kind::Bytes && !only.is_list() && length.is_some_and(|(min, max)| min == max)
 }
 
 fn empty_rule(options: &Options) -> Result<DynamicMessage, String> {

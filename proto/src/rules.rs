@@ -4,6 +4,8 @@
 //! `deed-evidence` walks over a message's bytes along its table, and `deed-client` reads and
 //! writes JSON along it.
 
+pub use crate::v1::Characters;
+
 /// A message's fields and what has to hold for them.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Message {
@@ -89,23 +91,6 @@ pub enum Kind {
     },
     /// Another message.
     Message(&'static Message),
-}
-
-/// Characters that may stand in a text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Characters {
-    /// Any text.
-    Any,
-    /// No character of Unicode's class Cc.
-    NoControl,
-    /// A URI: a scheme, a colon, something behind it; visible ASCII.
-    Uri,
-    /// `a-z 0-9 . _ -`
-    LowerName,
-    /// `A-Z 0-9`
-    Currency,
-    /// RFC 6838 section 4.2.
-    MediaType,
 }
 
 /// A message's form in JSON.

@@ -1,13 +1,18 @@
-//! The tables against the options in the compiled `.proto` files.
+//! The tables against the compiled `.proto` files: what they declare, and the options in them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message as _;
+use prost_types::{
+    DescriptorProto, EnumValueDescriptorProto, FieldDescriptorProto, FileDescriptorSet,
+    OneofDescriptorProto,
+    field_descriptor_proto::{Label, Type},
+};
 
 use super::*;
 use crate::v1::{self, FieldRule};
 
-/// A descriptor set as far as the rules go. (The messages of prost-types have no place for options
+/// A descriptor set as far as the options go. (The messages of prost-types have no place for options
 /// of our own.)
 #[derive(Clone, PartialEq, prost::Message)]
 struct Files {
@@ -70,6 +75,229 @@ fn rules() -> BTreeMap<(String, String), Option<FieldRule>> {
     rules
 }
 
+/// Messages that are hashed or signed start here.
+const ROOTS: [&str; 3] = ["Statement", "BatchManifest", "Entry"];
+
+/// The compiled .proto files, by the full names that descriptors refer to.
+struct Protos {
+    messages: BTreeMap<String, DescriptorProto>,
+    enums: BTreeMap<String, BTreeSet<i32>>,
+}
+
+impl Protos {
+    fn compiled() -> Self {
+        let set = FileDescriptorSet::decode(v1::FILE_DESCRIPTOR_SET).unwrap();
+        let mut protos = Self {
+            messages: BTreeMap::new(),
+            enums: BTreeMap::new(),
+        };
+        for file in set.file {
+            let package = file.package().to_owned();
+            for message in file.message_type {
+                let name = format!(".{package}.{}", message.name());
+                protos.messages.insert(name, message);
+            }
+            for of in file.enum_type {
+                let values = of
+                    .value
+                    .iter()
+                    .map(EnumValueDescriptorProto::number)
+                    .collect();
+                protos
+                    .enums
+                    .insert(format!(".{package}.{}", of.name()), values);
+            }
+        }
+        protos
+    }
+
+    fn message(&self, name: &str) -> &DescriptorProto {
+        &self.messages[&format!(".deed.v1.{name}")]
+    }
+
+    fn reachable(&self) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        let mut ahead: Vec<String> = ROOTS.map(|name| format!(".deed.v1.{name}")).into();
+        while let Some(name) = ahead.pop() {
+            let inner = self.messages[&name]
+                .field
+                .iter()
+                .filter(|field| field.r#type() == Type::Message)
+                .map(|field| field.type_name().to_owned());
+            if !found.contains(&name) {
+                ahead.extend(inner);
+                found.insert(name);
+            }
+        }
+        found
+    }
+}
+
+#[test]
+fn every_reachable_message_has_a_table_and_no_other() {
+    let protos = Protos::compiled();
+    let names = tables().into_keys();
+    let names: BTreeSet<String> = names.map(|name| format!(".deed.v1.{name}")).collect();
+    assert_eq!(names, protos.reachable());
+    assert_eq!(names.len(), 41);
+}
+
+#[test]
+fn tables_and_protos_agree_on_every_field() {
+    let protos = Protos::compiled();
+    let mut fields = 0;
+    for (name, table) in tables() {
+        let proto = protos.message(name);
+        // What could be in a message and that the tables have no word for.
+        assert!(proto.extension_range.is_empty() && proto.extension.is_empty());
+        assert!(proto.nested_type.is_empty() && proto.enum_type.is_empty());
+        let mut declared: Vec<_> = proto.field.iter().collect();
+        declared.sort_by_key(|field| field.number());
+        let numbers: Vec<i64> = declared.iter().map(|f| f.number().into()).collect();
+        let in_table: Vec<i64> = table.fields.iter().map(|f| f.number.into()).collect();
+        assert_eq!(in_table, numbers, "{name}: the fields, in ascending order");
+        for (field, declared) in table.fields.iter().zip(declared) {
+            agrees(&protos, name, proto, field, declared);
+            fields += 1;
+        }
+    }
+    // A test that compares nothing passes too.
+    let declared: usize = protos
+        .reachable()
+        .iter()
+        .map(|name| protos.messages[name].field.len())
+        .sum();
+    assert_eq!(fields, declared);
+    assert!(fields >= 190, "{fields} fields");
+}
+
+fn agrees(
+    protos: &Protos,
+    message: &str,
+    proto: &DescriptorProto,
+    field: &Field,
+    declared: &FieldDescriptorProto,
+) {
+    let at = format!("{message}.{}", field.name);
+    assert_eq!(field.name, declared.name(), "{at}: name");
+
+    let repeated = matches!(field.presence, Presence::Repeated { .. });
+    let label = if repeated {
+        Label::Repeated
+    } else {
+        Label::Optional
+    };
+    assert_eq!(declared.label(), label, "{at}: label");
+    let explicit = field.presence == Presence::Explicit;
+    assert_eq!(declared.proto3_optional(), explicit, "{at}: optional");
+    // The compiler makes a oneof for each `optional` field, too.
+    let in_oneof = declared.oneof_index.is_some() && !declared.proto3_optional();
+    assert_eq!(in_oneof, field.presence == Presence::OneOf, "{at}: oneof");
+
+    let wanted = match field.kind {
+        Kind::U64 => Type::Uint64,
+        Kind::U32 => Type::Uint32,
+        Kind::Bool => Type::Bool,
+        Kind::I64 { .. } => Type::Int64,
+        Kind::Enum { .. } => Type::Enum,
+        Kind::Bytes { .. } => Type::Bytes,
+        Kind::Text { .. } => Type::String,
+        Kind::Message(_) => Type::Message,
+    };
+    assert_eq!(declared.r#type(), wanted, "{at}: type");
+    match field.kind {
+        Kind::Enum { max } => {
+            let values = &protos.enums[declared.type_name()];
+            let without_holes = (0..=i32::try_from(max).unwrap()).collect();
+            assert_eq!(values, &without_holes, "{at}: enum values");
+        }
+        Kind::Message(inner) => {
+            let name = format!(".deed.v1.{}", inner.name);
+            assert_eq!(declared.type_name(), name, "{at}: type");
+        }
+        _ => {}
+    }
+    // The walk knows of one oneof a message; which one matters where it is required.
+    if field.presence == Presence::OneOf {
+        let oneofs: Vec<_> = proto
+            .oneof_decl
+            .iter()
+            .filter(|oneof| !oneof.name().starts_with('_'))
+            .map(OneofDescriptorProto::name)
+            .collect();
+        assert_eq!(oneofs.len(), 1, "{message}: oneofs");
+        assert_eq!(
+            declared.oneof_index,
+            Some(0),
+            "{at}: the oneof that was declared"
+        );
+    }
+}
+
+#[test]
+fn a_required_oneof_exists() {
+    let protos = Protos::compiled();
+    let required: Vec<_> = tables()
+        .into_iter()
+        .filter_map(|(name, table)| Some((name, table.oneof_required?)))
+        .collect();
+    assert_eq!(required, [("Statement", "body")]);
+    for (name, oneof) in required {
+        assert_eq!(protos.message(name).oneof_decl[0].name(), oneof);
+    }
+}
+
+/// What the walk takes for granted about a table.
+#[test]
+fn tables_are_what_the_walk_relies_on() {
+    for (name, table) in tables() {
+        assert!(!table.fields.is_empty(), "{name}");
+        for field in table.fields {
+            let at = format!("{name}.{}", field.name);
+            match field.kind {
+                // Zero bytes are the default, which is left out: a rule that allows them would
+                // say nothing.
+                Kind::Bytes { min, max } | Kind::Text { min, max, .. } => {
+                    assert!(1 <= min && min <= max, "{at}");
+                }
+                // Nobody needs a `oneof` of numbers, where a zero would be written.
+                Kind::U64 | Kind::U32 | Kind::Bool | Kind::I64 { .. } | Kind::Enum { .. } => {
+                    assert!(field.presence != Presence::OneOf, "{at}");
+                }
+                Kind::Message(_) => assert!(field.presence != Presence::Explicit, "{at}"),
+            }
+            if let Presence::Repeated { min, max } = field.presence {
+                assert!(min <= max, "{at}");
+                // Numbers would be packed, which the walk does not read.
+                let delimited = matches!(
+                    field.kind,
+                    Kind::Message(_) | Kind::Bytes { .. } | Kind::Text { .. }
+                );
+                assert!(delimited, "{at}");
+            }
+            if field.ascending {
+                ascends(field, &at);
+            }
+        }
+    }
+}
+
+/// The walk compares the bytes of elements. Of messages that is right where there is one field, of one
+/// length; and the walk's answer calls that a public key.
+fn ascends(field: &Field, at: &str) {
+    assert!(matches!(field.presence, Presence::Repeated { .. }), "{at}");
+    let Kind::Message(element) = field.kind else {
+        return;
+    };
+    let [only] = element.fields else {
+        panic!("{at}: one field")
+    };
+    let Kind::Bytes { min, max } = only.kind else {
+        panic!("{at}: of bytes")
+    };
+    assert_eq!((min, only.name), (max, "public_key"), "{at}");
+}
+
 /// In the descriptors that reflection serves, too.
 #[test]
 fn every_field_has_a_rule_or_says_that_it_is_free() {
@@ -124,14 +352,7 @@ fn declared(field: &Field, form: &JsonField) -> FieldRule {
         _ => {}
     }
     if let Kind::Text { characters, .. } = field.kind {
-        rule.set_characters(match characters {
-            Characters::Any => v1::Characters::Any,
-            Characters::NoControl => v1::Characters::NoControl,
-            Characters::Uri => v1::Characters::Uri,
-            Characters::LowerName => v1::Characters::LowerName,
-            Characters::Currency => v1::Characters::Currency,
-            Characters::MediaType => v1::Characters::MediaType,
-        });
+        rule.set_characters(characters);
     }
     rule.json_required = form.required && !rule.required && rule.min_count == 0;
     let says_nothing = FieldRule {

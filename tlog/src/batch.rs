@@ -99,8 +99,8 @@ pub fn batch_root<T: AsRef<[u8]>>(payloads: &[T]) -> Result<Hash, BatchError> {
 /// Computes the root of a batch, payload after payload, without keeping a tree. A ledger computes
 /// one for every batch. [`BatchTree`] also makes proofs.
 ///
-/// It holds the root of each full subtree of the payloads so far, the largest first: one for each
-/// one bit of their number.
+/// It holds the root of each full subtree of the payloads so far, the largest first. There is one
+/// for each 1 bit of their number.
 #[derive(Debug, Clone)]
 pub struct BatchRoot {
     subtrees: [[u8; 32]; BatchProof::HASHES_MAX + 1],

@@ -99,7 +99,7 @@ impl Frontier {
     }
 
     /// Makes a frontier of stored nodes, in the order of [`nodes`](Frontier::nodes); returns `None`
-    /// unless there is one for each one bit of `size`.
+    /// unless there is one for each 1 bit of `size`.
     #[must_use]
     pub fn from_nodes(size: TreeSize, nodes: Vec<Hash>) -> Option<Frontier> {
         let size = size.get();

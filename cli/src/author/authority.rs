@@ -316,7 +316,7 @@ pub(crate) fn rejected(rejection: &Rejection) -> Failure {
 
 fn is_authority(trust: &ProvenTrust, key: &SigningKey) -> bool {
     let id = signature::key_id(key.public_key());
-    trust.registry.is_authority(id).is_some()
+    trust.state.is_authority(id).is_some()
 }
 
 fn named_authority(path: &Path, trust: &ProvenTrust) -> CommandResult<SigningKey> {

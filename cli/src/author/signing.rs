@@ -105,7 +105,7 @@ impl OwnKey<'_> {
         };
         if let Some(key) = kept {
             let id = deed_evidence::signature::key_id(key.public_key());
-            if trust.registry.key(id).is_some() {
+            if trust.state.key(id).is_some() {
                 self.check(&trust, id, &path)?;
                 return Ok(Some(Arc::new(key)));
             }
@@ -145,7 +145,7 @@ impl OwnKey<'_> {
         };
         if let Some(key) = &kept {
             let id = deed_evidence::signature::key_id(key.public_key());
-            if trust.registry.key(id).is_some() {
+            if trust.state.key(id).is_some() {
                 self.check(&trust, id, &path)?;
                 return Ok(kept.map(Arc::new));
             }
@@ -161,7 +161,7 @@ impl OwnKey<'_> {
     }
 
     fn check(&self, trust: &ProvenTrust, id: KeyId, path: &Path) -> CommandResult {
-        let spoken = trust.registry.speaks(id, self.producer, now());
+        let spoken = trust.state.speaks(id, self.producer, now());
         spoken.map(|_| ()).map_err(|refusal| {
             Failure::usage(refusal.to_string()).context(format!(
                 "the key in {} cannot be used; move the file away to have another one made, \

@@ -162,16 +162,16 @@ fn producer_of(
     named: Option<&str>,
 ) -> CommandResult<String> {
     let id = signature::key_id(key.public_key());
-    if trust.registry.is_authority(id).is_some() {
+    if trust.state.is_authority(id).is_some() {
         return Ok(named.unwrap_or(AUTHORITY_PRODUCER).to_owned());
     }
-    let Some(record) = trust.registry.key(id) else {
+    let Some(record) = trust.state.key(id) else {
         return Err(Failure::usage(format!(
             "key {id} is not registered in this ledger; an authority does that (deed key register)"
         )));
     };
     let producer = named.unwrap_or(&record.producer);
-    let allowed = trust.registry.speaks(id, producer, now());
+    let allowed = trust.state.speaks(id, producer, now());
     allowed.map_err(|refusal| Failure::usage(refusal.to_string()))?;
     Ok(producer.to_owned())
 }

@@ -307,7 +307,7 @@ fn checked(audited: &Audited) -> CheckedJson {
     let count = |body| summary.entries.get(body).copied().unwrap_or(0);
     let (task_receipts, clearances) = (count("task_receipt"), count("clearance"));
     CheckedJson {
-        rules_version: audited.replay.registry().rules_version(),
+        rules_version: audited.replay.trust().rules_version(),
         effective_time_us: audited.replay.effective_time().get(),
         signatures: summary.signatures,
         sessions: summary.sessions,

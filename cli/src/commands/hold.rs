@@ -129,7 +129,7 @@ async fn list_holds(global: &Global) -> CommandResult {
     ledger.flush().await?;
     let output = global.output();
     let mut none = true;
-    for hold in trust.registry.holds() {
+    for hold in trust.state.holds() {
         none = false;
         let (scope, task, commitment) = match hold.scope {
             HoldScope::Ledger => ("ledger", None, None),

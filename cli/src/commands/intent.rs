@@ -312,7 +312,7 @@ fn no_state() -> Failure {
 async fn assesses_nothing(ledger: &Ledger) -> CommandResult<bool> {
     let trust = ledger.trust_chain().await?;
     ledger.flush().await?;
-    Ok(trust.registry.rules_version() < RULES_ASSESSED)
+    Ok(trust.state.rules_version() < RULES_ASSESSED)
 }
 
 /// Returns a failure for an Intent that may not be acted on, so that the exit code says so too. If

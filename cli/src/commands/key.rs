@@ -497,11 +497,11 @@ impl List {
             output.line(&format!("{:<32}  {:<17}  STATE", "KEY ID", "ROLE"))?;
         }
         if self.producer.is_none() {
-            for (key_id, key) in trust.registry.authorities() {
+            for (key_id, key) in trust.state.authorities() {
                 output.print(&KeyJson::authority(key_id, key), KeyJson::text)?;
             }
         }
-        let mut keys: Vec<_> = trust.registry.keys().collect();
+        let mut keys: Vec<_> = trust.state.keys().collect();
         keys.retain(|key| {
             self.producer
                 .as_ref()

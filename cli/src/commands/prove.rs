@@ -199,16 +199,11 @@ impl Prove {
             Some(_) => Some(trust.head.head.size),
             None => size,
         };
-        let key = |id: KeyId| {
-            trust
-                .registry
-                .key(id)
-                .map(|record| record.public_key.clone())
-        };
+        let key = |id: KeyId| trust.state.key(id).map(|record| record.public_key.clone());
         let proven = ledger.prove_batched(Leaf::Index(index), size, key).await?;
         ledger.flush().await?;
         let path = &proven.path;
-        let signer = trust.registry.key(path.key_id).ok_or_else(|| {
+        let signer = trust.state.key(path.key_id).ok_or_else(|| {
             Failure::does_not_verify(format!("no key {} is registered", path.key_id))
         })?;
         if let Some(file) = &self.entry_out {

@@ -76,7 +76,7 @@ async fn show_retention(global: &Global) -> CommandResult {
     let ledger = global.connect().await?;
     let trust = ledger.trust_chain().await?;
     ledger.flush().await?;
-    let floor_us = trust.registry.retention_floor_us();
+    let floor_us = trust.state.retention_floor_us();
     let floor = shown_span(floor_us);
     global
         .output()

@@ -245,7 +245,7 @@ impl Verify {
         let head = &checkpoint.checkpoint.head;
         let ledger_id = match (&self.ledger_id, &given.trust) {
             (Some(hex), _) => ledger_id(hex)?,
-            (None, Some(trust)) => trust.history.registry().ledger_id(),
+            (None, Some(trust)) => trust.history.state().ledger_id(),
             (None, None) => manifest.ledger_id,
         };
         let path = batch::verify_path(&proof, ledger_id, &key, head).map_err(|e| fails(&e))?;

@@ -33,7 +33,7 @@ impl Story {
         ledger.at(100);
         ledger.say(PLATFORM, Some(1), task_opened(RiskTier::Low, 0));
         let intent = ledger.say(AGENT, Some(1), Body::Intent(intent("orders/7", 5, None)));
-        let head = ledger.registry.head();
+        let head = ledger.trust.head();
         let before = TrustLink {
             leaf_index: head.leaf_index,
             leaf_hash: head.leaf_hash,

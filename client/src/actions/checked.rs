@@ -187,8 +187,8 @@ impl SignatureChecker {
             Some(base) if base.head.size.get() > leaf => base.head.size,
             _ => ledger.head().await?.signed.head.size,
         };
-        let registry = known.replay.registry();
-        let key = |id| registry.key(id).map(|record| record.public_key.clone());
+        let trust = known.replay.trust();
+        let key = |id| trust.key(id).map(|record| record.public_key.clone());
         let covered = ledger.covering(&mut batches, key, leaf, entry, newest);
         let covered = match covered.await {
             Ok(covered) => covered,
@@ -200,7 +200,7 @@ impl SignatureChecker {
             None => parsed.signature.map(|signature| signature.key()),
         };
         // A later statement may say that somebody else had the key by then.
-        let doubtful = key.and_then(|key| known.trust.registry().key(key));
+        let doubtful = key.and_then(|key| known.trust.state().key(key));
         let doubtful = doubtful.filter(|record| record.is_doubtful(parsed.received_at));
         let check = match known.replay.speaks(leaf, entry, covered.as_ref()) {
             Ok(()) => doubtful.map_or(SignatureCheck::Verified, |record| {

@@ -164,8 +164,8 @@ impl Ledger {
     /// Follows every batched entry to the signature over its batch, and looks whether its batch counts.
     async fn cover(&self, gathered: &mut Gathered, trust: &KnownTrust) -> Result<(), Error> {
         let size = gathered.size();
-        let registry = trust.registry();
-        let key = |id| registry.key(id).map(|record| record.public_key.clone());
+        let state = trust.state();
+        let key = |id| state.key(id).map(|record| record.public_key.clone());
         let (mut batches, mut manifests) = (Batches::default(), BTreeMap::new());
         let mut doubtful = BTreeSet::new();
         let (mut waiting, mut looked_at) = (gathered.given.clone(), BTreeSet::new());

@@ -407,7 +407,7 @@ impl Task {
         let Some(judge) = &mut self.judge else {
             return Ok(false);
         };
-        if judge.replay.registry().policy().is_some() {
+        if judge.replay.trust().policy().is_some() {
             return Ok(false);
         }
         let would = judge.replay.would(leaf, &entry, None);
@@ -426,7 +426,7 @@ impl Task {
         };
         let asked = Instant::now();
         let trust = self.ledger.follow_trust().await?;
-        if trust.registry().policy().is_some() {
+        if trust.state().policy().is_some() {
             // The report is needed for each act.
             return Ok(None);
         }

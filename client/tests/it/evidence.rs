@@ -92,8 +92,8 @@ async fn a_trust_chain_is_replayed() {
         ));
     }
     let trust = scene.ledger.trust_chain().await.unwrap();
-    assert_eq!(trust.registry.retention_floor_us(), 3);
-    assert_eq!((trust.entries.len(), trust.registry.version()), (4, 3));
+    assert_eq!(trust.state.retention_floor_us(), 3);
+    assert_eq!((trust.entries.len(), trust.state.version()), (4, 3));
 }
 
 #[tokio::test]

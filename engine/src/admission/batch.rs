@@ -113,7 +113,12 @@ fn checked(
     for (position, statement) in (begin + 1..).zip(statements) {
         let header = member(statement, lookup).map_err(|rejected| rejected.at(position))?;
         admitting
-            .take_contents(position, statement, lookup.admission.holds_contents)
+            .take_contents(
+                position,
+                statement,
+                &header,
+                lookup.admission.holds_contents,
+            )
             .map_err(|rejected| rejected.at(position))?;
         headers.push((header, &statement.payload[..]));
     }

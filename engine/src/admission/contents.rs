@@ -4,7 +4,7 @@ use bytes::Bytes;
 use deed_evidence::{
     CommitmentDigest,
     commitment::{self, Salt},
-    statement,
+    statement::{self, Header},
 };
 use deed_proto::v1::{self, rejection::Reason};
 
@@ -48,19 +48,19 @@ impl Contents {
 }
 
 impl Admitting {
-    /// Checks an envelope's attachments against the commitments of its statement. Where the ledger
-    /// holds contents (`look`), the other commitments are noted too.
+    /// Checks an envelope's attachments against the commitments of its statement, whose header is
+    /// `header`. Where the ledger holds contents (`look`), the other commitments are noted too.
     pub(super) fn take_contents(
         &mut self,
         position: usize,
         envelope: &v1::Envelope,
+        header: &Header<'_>,
         look: bool,
     ) -> Result<(), Rejected> {
         if envelope.attachments.is_empty() && !look {
             return Ok(());
         }
-        let commitments =
-            statement::commitments(&envelope.payload).map_err(|error| super::malformed(&error))?;
+        let commitments = statement::commitments_of(header, &envelope.payload);
         let mut open: Vec<CommitmentDigest> = commitments.map(|slot| slot.digest).collect();
         let count = envelope.attachments.len();
         if count > ATTACHMENTS_MAX {

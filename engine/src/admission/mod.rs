@@ -269,7 +269,7 @@ impl Lookup<'_> {
             Kind::Statement
         };
         let principal_leaf = self.principal_leaf(header.producer)?;
-        admitting.take_contents(position, envelope, self.admission.holds_contents)?;
+        admitting.take_contents(position, envelope, &header, self.admission.holds_contents)?;
         let authorship = key
             .as_ref()
             .map_or(Authorship::Unsigned, |(id, _)| Authorship::Signed(*id));

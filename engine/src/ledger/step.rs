@@ -257,8 +257,8 @@ impl LedgerState {
         }
         let binding = batch.binding(statement);
         match session::judge(touched.session.as_ref(), &header, binding) {
-            Ok(session::Judgement::Next) => {}
-            Ok(session::Judgement::Behind) => {
+            Ok(session::SequencePosition::Next) => {}
+            Ok(session::SequencePosition::Behind) => {
                 let next = touched.session.as_ref().map(|session| session.next);
                 let at = touched
                     .runs

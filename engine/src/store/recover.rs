@@ -129,25 +129,25 @@ pub fn trust(
     genesis_entry: &Bytes,
 ) -> Result<trust::TrustState, LoadError> {
     let (genesis, id) = Genesis::from_entry(genesis_entry)?;
-    let mut registry = trust::TrustState::genesis(id, &genesis);
+    let mut trust = trust::TrustState::genesis(id, &genesis);
     for item in store.trust_leaves(ledger, 0) {
         let (leaf, effective_time) = item?;
         let bytes = store.entry(ledger, leaf)?;
         let entry = Entry::parse(&bytes).map_err(|cause| LoadError::TrustEntry { leaf, cause })?;
         let failed = |reason: String| LoadError::Trust { leaf, reason };
-        if entry.previous_trust != Some(registry.head()) {
+        if entry.previous_trust != Some(trust.head()) {
             return Err(failed("does not follow the one before it".to_owned()));
         }
         let payload = bytes.slice_ref(entry.payload);
         let statement = TrustStatement::parse(&payload)
             .map_err(|error| failed(error.to_string()))?
             .ok_or_else(|| failed("is another statement".to_owned()))?;
-        registry.apply(
+        trust.apply(
             &statement,
             effective_time,
             LeafIndex::new(leaf),
             leaf_hash(&bytes),
         );
     }
-    Ok(registry)
+    Ok(trust)
 }

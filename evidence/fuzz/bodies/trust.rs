@@ -1,4 +1,4 @@
-//! Trust statements: what parses is what the header says, and a registry takes or refuses it without
+//! Trust statements: what parses is what the header says, and a trust state takes or refuses it without
 //! a panic, and the same way each time.
 
 use deed_evidence::{
@@ -29,24 +29,24 @@ pub(crate) fn check(data: &[u8]) -> Result<Option<TrustStatement>, WireError> {
     let Ok(Some(statement)) = &parsed else {
         return parsed;
     };
-    let (mut registry, authority) = registry();
-    statement.verify_possession(registry.ledger_id()).ok();
+    let (mut trust, authority) = trust();
+    statement.verify_possession(trust.ledger_id()).ok();
     let hash = Hash::new([9; 32]);
     let at = Micros::new(1);
-    let first = registry.judge(statement, authority, at);
-    let clone = registry.clone();
-    registry.apply(statement, at, LeafIndex::new(1), hash);
+    let first = trust.judge(statement, authority, at);
+    let clone = trust.clone();
+    trust.apply(statement, at, LeafIndex::new(1), hash);
     assert_eq!(clone.judge(statement, authority, at), first);
-    assert_eq!(registry.version(), clone.version() + 1);
-    assert_eq!(registry.head().leaf_hash, hash);
+    assert_eq!(trust.version(), clone.version() + 1);
+    assert_eq!(trust.head().leaf_hash, hash);
     // Whatever it was, once more: most are refused now.
-    registry.judge(statement, authority, at).ok();
-    registry.apply(statement, at, LeafIndex::new(2), hash);
+    trust.judge(statement, authority, at).ok();
+    trust.apply(statement, at, LeafIndex::new(2), hash);
     parsed
 }
 
 /// A ledger with one authority.
-fn registry() -> (TrustState, deed_evidence::KeyId) {
+fn trust() -> (TrustState, deed_evidence::KeyId) {
     let origin = "deed.example/logs/fuzz";
     let name: KeyName = origin.parse().unwrap();
     let key = SigningKey::from_seed(&[3; 32]);
@@ -58,6 +58,6 @@ fn registry() -> (TrustState, deed_evidence::KeyId) {
         nonce: [4; 32],
         rules_version: 1,
     };
-    let registry = TrustState::genesis(LedgerId::new(Hash::new([0x11; 32])), &genesis);
-    (registry, signature::key_id(key.public_key()))
+    let trust = TrustState::genesis(LedgerId::new(Hash::new([0x11; 32])), &genesis);
+    (trust, signature::key_id(key.public_key()))
 }

@@ -9,7 +9,7 @@ use deed_tlog::Hash;
 use super::{
     apply::{Apply, Author, Findings},
     body::ParsedBody,
-    cell_cache::{CellCache, Cells},
+    cell_cache::CellCache,
     cells::{CellKey, Clock, Leaves, Task, TimerCount},
     implicit_intent::{ImplicitIntent, Recent},
     timer::{Owner, Timer, TimerQueue, share, share_unsigned},
@@ -170,7 +170,7 @@ impl Assessor {
         key: Option<KeyId>,
     ) -> Result<(u64, u64), V::Error> {
         let owner = Author::new(producer, key, trust).timer_owner();
-        let all = self.cells.timers(view)?;
+        let all = self.cells.with(view).timers()?;
         let charged = all.held.saturating_sub(all.uncharged);
         let held = self.timer_count(view, owner)?.held;
         let share = if owner.is_unsigned() {
@@ -187,13 +187,12 @@ impl Assessor {
     /// # Errors
     /// As `view`.
     pub fn timers_held<V: View>(&mut self, view: &mut V) -> Result<u64, V::Error> {
-        Ok(self.cells.timers(view)?.held)
+        Ok(self.cells.with(view).timers()?.held)
     }
 
     fn timer_count<V: View>(&mut self, view: &mut V, owner: Owner) -> Result<TimerCount, V::Error> {
-        let held = self
-            .cells
-            .look::<TimerCount, _>(view, CellKey::Timers(owner))?;
+        let mut cells = self.cells.with(view);
+        let held = cells.look::<TimerCount>(CellKey::Timers(owner))?;
         Ok(held.copied().unwrap_or_default())
     }
 
@@ -295,7 +294,8 @@ impl Assessor {
         sequence: Sequence,
     ) -> Result<Option<u64>, V::Error> {
         let key = CellKey::Equivocation(session, sequence);
-        let leaves = self.cells.look::<Leaves, _>(view, key)?;
+        let mut cells = self.cells.with(view);
+        let leaves = cells.look::<Leaves>(key)?;
         Ok(leaves.and_then(|leaves| leaves.leaves.first().copied()))
     }
 
@@ -304,7 +304,7 @@ impl Assessor {
     /// # Errors
     /// As `view`.
     pub fn task<V: View>(&mut self, view: &mut V, task: TaskId) -> Result<Option<Task>, V::Error> {
-        Ok(self.cells.task(view, task)?.cloned())
+        Ok(self.cells.with(view).task(task)?.cloned())
     }
 
     /// The last confirmation of the ledger's clock by an operator.
@@ -312,7 +312,11 @@ impl Assessor {
     /// # Errors
     /// As `view`.
     pub fn clock<V: View>(&mut self, view: &mut V) -> Result<Option<Clock>, V::Error> {
-        Ok(self.cells.look::<Clock, _>(view, CellKey::Clock)?.copied())
+        Ok(self
+            .cells
+            .with(view)
+            .look::<Clock>(CellKey::Clock)?
+            .copied())
     }
 }
 
@@ -365,8 +369,8 @@ impl Assessor {
         let (session, sequence) = (statement.header.session, statement.header.sequence);
         let leaves = vec![statement.leaf];
         let key = CellKey::Equivocation(session, sequence);
-        self.cells.put(key, Leaves { leaves });
         let mut apply = self.apply_to(view, trust, statement);
+        apply.cells.put(key, Leaves { leaves });
         apply.enter(statement)?;
         apply
             .find(FindingKind::Equivocation)
@@ -457,7 +461,7 @@ impl Assessor {
         view: &mut V,
         task: TaskId,
     ) -> Result<bool, V::Error> {
-        let known = self.cells.task(view, task)?.is_some();
+        let known = self.cells.with(view).task(task)?.is_some();
         if known {
             let requested = true;
             self.pending
@@ -475,10 +479,7 @@ impl Assessor {
         at: Micros,
     ) -> Apply<'a, V> {
         Apply {
-            cells: Cells {
-                cache: &mut self.cells,
-                view,
-            },
+            cells: self.cells.with(view),
             timers: &mut self.timers,
             pending: &mut self.pending,
             recent: &mut self.recent,

@@ -22,8 +22,8 @@ pub struct ParsedBody {
     pub body: Body,
 }
 
-/// A body in the words of the field. What is large and not frequent is boxed: every statement on its
-/// way to the step has one.
+/// A body, with the fields that are assessed. Large bodies that are rare are boxed, because every
+/// statement on its way to the step holds one of these.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body {
     /// Nothing about acts.

@@ -193,103 +193,9 @@ impl CellCache {
         }
     }
 
-    /// Looks at a cell.
-    pub(super) fn look<T: CellContent, V: View>(
-        &mut self,
-        view: &mut V,
-        key: CellKey,
-    ) -> Result<Option<&T>, V::Error> {
-        let at = self.slot(view, key)?;
-        Ok(self.seen(at))
-    }
-
-    /// A cell that is about to change; `None` if there is none.
-    pub(super) fn change<T: CellContent, V: View>(
-        &mut self,
-        view: &mut V,
-        key: CellKey,
-    ) -> Result<Option<&mut T>, V::Error> {
-        let at = self.slot(view, key)?;
-        Ok(self.changing(at))
-    }
-
-    /// A cell that is about to change, and that begins as its default if there is none.
-    pub(super) fn change_or_default<T: CellContent + Default, V: View>(
-        &mut self,
-        view: &mut V,
-        key: CellKey,
-    ) -> Result<&mut T, V::Error> {
-        let at = self.slot(view, key)?;
-        self.mark(at);
-        let cell = self.slots[at]
-            .cell
-            .get_or_insert_with(|| T::default().wrap());
-        match T::of_mut(cell) {
-            Some(content) => Ok(content),
-            None => Err(view.damaged(&key)),
-        }
-    }
-
-    /// The numbers of timers that the whole ledger holds.
-    pub(super) fn timers<V: View>(&mut self, view: &mut V) -> Result<TimerCount, V::Error> {
-        let at = match self.timers {
-            Some(at) => at,
-            None => self.slot(view, CellKey::Timers(Owner::ALL))?,
-        };
-        self.timers = Some(at);
-        Ok(self.seen(at).copied().unwrap_or_default())
-    }
-
-    /// A task.
-    pub(super) fn task<V: View>(
-        &mut self,
-        view: &mut V,
-        task: TaskId,
-    ) -> Result<Option<&Task>, V::Error> {
-        let at = self.slot_of_task(view, task)?;
-        Ok(self.seen(at))
-    }
-
-    /// A task that is about to change.
-    pub(super) fn change_task<V: View>(
-        &mut self,
-        view: &mut V,
-        task: TaskId,
-    ) -> Result<Option<&mut Task>, V::Error> {
-        let at = self.slot_of_task(view, task)?;
-        Ok(self.changing(at))
-    }
-
-    /// Puts a cell in the place of what is there, if that is another one.
-    pub(super) fn put_if_other<T: CellContent + PartialEq, V: View>(
-        &mut self,
-        view: &mut V,
-        key: CellKey,
-        content: T,
-    ) -> Result<(), V::Error> {
-        let at = self.slot(view, key)?;
-        if self.seen(at) != Some(&content) {
-            self.slots[at].cell = Some(content.wrap());
-            self.mark(at);
-        }
-        Ok(())
-    }
-
-    /// Puts a cell in the place of what is there.
-    pub(super) fn put<T: CellContent>(&mut self, key: CellKey, content: T) {
-        let (slots, held) = (&mut self.slots, &mut self.held);
-        let at = *self.places.entry(key).or_insert_with(|| {
-            *held += SLOT_BYTES;
-            slots.push(Slot {
-                key,
-                cell: None,
-                changed: false,
-                bytes: SLOT_BYTES,
-            });
-            slots.len() - 1
-        });
-        self.slots[at].cell = Some(content.wrap());
-        self.mark(at);
+    /// The cells of a ledger, of which `view` reads those that are not at hand.
+    pub(super) fn with<'a, V>(&'a mut self, view: &'a mut V) -> Cells<'a, V> {
+        Cells { cache: self, view }
     }
 }
 
@@ -299,47 +205,88 @@ pub(super) struct Cells<'a, V> {
     pub(super) view: &'a mut V,
 }
 
-/// As the methods of [`CellCache`] with these names.
 impl<V: View> Cells<'_, V> {
+    /// Looks at a cell.
     pub(super) fn look<T: CellContent>(&mut self, key: CellKey) -> Result<Option<&T>, V::Error> {
-        self.cache.look(self.view, key)
+        let at = self.cache.slot(self.view, key)?;
+        Ok(self.cache.seen(at))
     }
 
+    /// A cell that is about to change; `None` if there is none.
     pub(super) fn change<T: CellContent>(
         &mut self,
         key: CellKey,
     ) -> Result<Option<&mut T>, V::Error> {
-        self.cache.change(self.view, key)
+        let at = self.cache.slot(self.view, key)?;
+        Ok(self.cache.changing(at))
     }
 
+    /// A cell that is about to change, and that begins as its default if there is none.
     pub(super) fn change_or_default<T: CellContent + Default>(
         &mut self,
         key: CellKey,
     ) -> Result<&mut T, V::Error> {
-        self.cache.change_or_default(self.view, key)
+        let at = self.cache.slot(self.view, key)?;
+        self.cache.mark(at);
+        let cell = self.cache.slots[at]
+            .cell
+            .get_or_insert_with(|| T::default().wrap());
+        match T::of_mut(cell) {
+            Some(content) => Ok(content),
+            None => Err(self.view.damaged(&key)),
+        }
     }
 
+    /// The numbers of timers that the whole ledger holds.
     pub(super) fn timers(&mut self) -> Result<TimerCount, V::Error> {
-        self.cache.timers(self.view)
+        let at = match self.cache.timers {
+            Some(at) => at,
+            None => self.cache.slot(self.view, CellKey::Timers(Owner::ALL))?,
+        };
+        self.cache.timers = Some(at);
+        Ok(self.cache.seen(at).copied().unwrap_or_default())
     }
 
+    /// A task.
     pub(super) fn task(&mut self, task: TaskId) -> Result<Option<&Task>, V::Error> {
-        self.cache.task(self.view, task)
+        let at = self.cache.slot_of_task(self.view, task)?;
+        Ok(self.cache.seen(at))
     }
 
+    /// A task that is about to change.
     pub(super) fn change_task(&mut self, task: TaskId) -> Result<Option<&mut Task>, V::Error> {
-        self.cache.change_task(self.view, task)
+        let at = self.cache.slot_of_task(self.view, task)?;
+        Ok(self.cache.changing(at))
     }
 
+    /// Puts a cell in the place of what is there, if that is another one.
     pub(super) fn put_if_other<T: CellContent + PartialEq>(
         &mut self,
         key: CellKey,
         content: T,
     ) -> Result<(), V::Error> {
-        self.cache.put_if_other(self.view, key, content)
+        let at = self.cache.slot(self.view, key)?;
+        if self.cache.seen(at) != Some(&content) {
+            self.cache.slots[at].cell = Some(content.wrap());
+            self.cache.mark(at);
+        }
+        Ok(())
     }
 
+    /// Puts a cell in the place of what is there.
     pub(super) fn put<T: CellContent>(&mut self, key: CellKey, content: T) {
-        self.cache.put(key, content);
+        let (slots, held) = (&mut self.cache.slots, &mut self.cache.held);
+        let at = *self.cache.places.entry(key).or_insert_with(|| {
+            *held += SLOT_BYTES;
+            slots.push(Slot {
+                key,
+                cell: None,
+                changed: false,
+                bytes: SLOT_BYTES,
+            });
+            slots.len() - 1
+        });
+        self.cache.slots[at].cell = Some(content.wrap());
+        self.cache.mark(at);
     }
 }

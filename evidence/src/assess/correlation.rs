@@ -87,14 +87,14 @@ impl<V: View> Apply<'_, V> {
     /// compared last.
     pub(super) fn act_correlated(
         &mut self,
-        sight: &ObservedEffects<'_>,
+        observed: &ObservedEffects<'_>,
         budget: &mut Budget,
     ) -> Result<Found, V::Error> {
-        let (candidates, mut missed) = self.candidates(sight, budget)?;
-        let (seen, system) = if sight.own.is_empty() {
-            (&sight.claimed, None)
+        let (candidates, mut missed) = self.candidates(observed, budget)?;
+        let (seen, system) = if observed.own.is_empty() {
+            (&observed.claimed, None)
         } else {
-            (&sight.own, Some(effects::system(self.author.producer)))
+            (&observed.own, Some(effects::system(self.author.producer)))
         };
         let memory: &[u8] = system.as_ref().map_or(&[], |system| &system[..]);
         let mut best: Option<((bool, Fit, bool), Act)> = None;
@@ -120,7 +120,7 @@ impl<V: View> Apply<'_, V> {
             self.compares(&act, seen.len());
             let fit = effects::fit(&act, seen, memory);
             // Of an act of its own house a system is no witness: what that does not declare is not of it.
-            let own_house = self.author.record.filter(|_| !sight.own.is_empty());
+            let own_house = self.author.record.filter(|_| !observed.own.is_empty());
             let own_house = own_house.is_some_and(|system| {
                 let part = EvidencePart::Observation;
                 keys::rival(&act, self.trust, system, part).is_some()
@@ -153,12 +153,12 @@ impl<V: View> Apply<'_, V> {
     /// and how many lists of them there was no room to look at.
     fn candidates(
         &mut self,
-        sight: &ObservedEffects<'_>,
+        observed: &ObservedEffects<'_>,
         budget: &mut Budget,
     ) -> Result<(Vec<Candidate>, usize), V::Error> {
         let mut missed = 0;
         let mut acts: BTreeMap<u64, CorrelatedAct> = BTreeMap::new();
-        for (kind, value) in &sight.parsed.correlation_keys {
+        for (kind, value) in &observed.parsed.correlation_keys {
             if !budget.take(LOOK) {
                 missed += 1;
                 continue;
@@ -167,14 +167,14 @@ impl<V: View> Apply<'_, V> {
             if let Some(found) = self.cells.look::<Correlated>(key)? {
                 budget.take_up_to(found.acts.len() as u64 / 8);
                 let of_task = |one: &&CorrelatedAct| {
-                    let task = sight.task.as_ref();
+                    let task = observed.task.as_ref();
                     task.is_none_or(|task| one.task[..] == task.as_bytes()[..])
                 };
                 let found = found.acts.iter().filter(of_task);
                 acts.extend(found.map(|one| (one.leaf, one.clone())));
             }
         }
-        let seen = sight.own.iter().chain(&sight.claimed);
+        let seen = observed.own.iter().chain(&observed.claimed);
         let seen: Vec<u64> = seen.map(|one| short(&one.print.resource)).collect();
         // By controller, and within it first the first one of each producer, then the second ones.
         let mut of_producer: HashMap<(&str, &str), usize> = HashMap::new();

@@ -49,7 +49,7 @@ pub(super) struct IntentRequest<'a> {
 }
 
 /// The judgement of an Intent.
-pub(super) struct Judgement {
+pub(super) struct IntentJudgement {
     event: Event,
     /// The amount that it asked for, in minor units.
     minor_units: Option<i64>,
@@ -70,8 +70,11 @@ pub(super) struct Judgement {
 
 impl<V: View> Apply<'_, V> {
     /// Judges an Intent by what is there now. Changes nothing.
-    pub(super) fn judge(&mut self, request: &IntentRequest<'_>) -> Result<Judgement, V::Error> {
-        let mut judgement = Judgement::new(request);
+    pub(super) fn judge(
+        &mut self,
+        request: &IntentRequest<'_>,
+    ) -> Result<IntentJudgement, V::Error> {
+        let mut judgement = IntentJudgement::new(request);
         let tier = self.judge_task(request.task, &mut judgement)?;
         if let Some(name) = request.grant {
             let shown = self.show_grant(&name, request)?;
@@ -136,7 +139,11 @@ impl<V: View> Apply<'_, V> {
         Ok(judgement)
     }
 
-    fn judge_task(&mut self, id: TaskId, judgement: &mut Judgement) -> Result<RiskTier, V::Error> {
+    fn judge_task(
+        &mut self,
+        id: TaskId,
+        judgement: &mut IntentJudgement,
+    ) -> Result<RiskTier, V::Error> {
         let task = self.cells.task(id)?;
         let Some(task) = task else {
             judgement.denied.push("task: was never opened".to_owned());
@@ -168,7 +175,11 @@ impl<V: View> Apply<'_, V> {
 
     /// Lets a judgement take effect on an act that is new or waits. What is cleared after it waited
     /// is so when its Clearance is written.
-    pub(super) fn settle(&mut self, act: &mut Act, judgement: Judgement) -> Result<(), V::Error> {
+    pub(super) fn settle(
+        &mut self,
+        act: &mut Act,
+        judgement: IntentJudgement,
+    ) -> Result<(), V::Error> {
         let new = act.state() == IntentState::Unspecified;
         act.policy_leaf = judgement.policy_leaf;
         act.approval_asked |= judgement.approval_asked;
@@ -341,7 +352,7 @@ impl Waiting {
     }
 }
 
-impl Judgement {
+impl IntentJudgement {
     /// Clears, as long as nothing else is found.
     fn new(request: &IntentRequest<'_>) -> Self {
         Self {

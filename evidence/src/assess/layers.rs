@@ -27,7 +27,7 @@ pub fn standing(act: &Act, task: Option<&Task>) -> IntentState {
 
 /// An act as it is told to those who ask.
 #[must_use]
-pub fn info(act: Act, task: Option<&Task>, registry: &TrustState) -> v1::ActInfo {
+pub fn info(act: Act, task: Option<&Task>, trust: &TrustState) -> v1::ActInfo {
     let outcome = act.outcome.as_ref();
     // Systems' Observations are among the changes too, where the list of all is full.
     let observed = act.observations.iter().map(|one| one.leaf);
@@ -38,12 +38,12 @@ pub fn info(act: Act, task: Option<&Task>, registry: &TrustState) -> v1::ActInfo
         key_id: copied(relied.key.as_bytes()),
         leaf_index: relied.leaf,
         part: relied.part.into(),
-        doubtful: relied.is_doubtful(registry),
+        doubtful: relied.is_doubtful(trust),
     });
     v1::ActInfo {
         intent_leaf: act.leaf,
         state: standing(&act, task).into(),
-        layers: Some(of(&act, registry)),
+        layers: Some(of(&act, trust)),
         keys: keys.collect(),
         grant_leaf: act.grant_leaf,
         clearance_leaf: act.clearance_leaf,
@@ -60,25 +60,25 @@ pub fn info(act: Act, task: Option<&Task>, registry: &TrustState) -> v1::ActInfo
 /// The layers of an act. `trust` is the state at the newest entry: a key that is
 /// found compromised later casts doubt on every layer that rests on it.
 #[must_use]
-pub fn of(act: &Act, registry: &TrustState) -> Layers {
-    let doubts = Doubts::of(act, registry);
-    let is_claim = is_claim(act, registry);
+pub fn of(act: &Act, trust: &TrustState) -> Layers {
+    let doubts = Doubts::of(act, trust);
+    let is_claim = is_claim(act, trust);
     let mut layers = Layers::default();
     layers.set_identity(identity(is_claim, doubts));
-    layers.set_authority(authority(act, is_claim, registry, doubts));
+    layers.set_authority(authority(act, is_claim, trust, doubts));
     layers.set_intent(intent(act, is_claim, doubts));
-    layers.set_approval(approval(act, registry, doubts));
+    layers.set_approval(approval(act, trust, doubts));
     layers.set_result(result(act, doubts));
-    layers.set_corroboration(corroboration(act, is_claim, registry));
+    layers.set_corroboration(corroboration(act, is_claim, trust));
     layers
 }
 
 /// Returns true if a Decision or an Approval that counts is under the controller of another side of
 /// the act, as may show with an Outcome that comes later.
-fn is_partial(act: &Act, registry: &TrustState, part: EvidencePart) -> bool {
+fn is_partial(act: &Act, trust: &TrustState, part: EvidencePart) -> bool {
     let own = relied_on(act).filter(|relied| relied.part == part);
     let mut own = own.map(|relied| relied.key);
-    own.any(|key| conflicts(act, registry, key, part))
+    own.any(|key| conflicts(act, trust, key, part))
 }
 
 /// A layer that is proven, unless it rests on a key that somebody else may have had.
@@ -108,7 +108,7 @@ fn identity(is_claim: bool, doubts: Doubts) -> LayerState {
 
 /// Proven: a valid accepted chain of grants from an authority; and, where the policy asks for a
 /// decision, one that allows.
-fn authority(act: &Act, is_claim: bool, registry: &TrustState, doubts: Doubts) -> LayerState {
+fn authority(act: &Act, is_claim: bool, trust: &TrustState, doubts: Doubts) -> LayerState {
     // The layer does not rest on a Decision that nobody asked for.
     let decided_doubtfully = act.decision_asked && doubts.any(&[EvidencePart::Decision]);
     let doubtful = decided_doubtfully || doubts.any(&[EvidencePart::Delegation]);
@@ -121,7 +121,7 @@ fn authority(act: &Act, is_claim: bool, registry: &TrustState, doubts: Doubts) -
         // Of an act that nobody signed it cannot be shown that the engine is independent.
         LayerState::Proven
             if act.decision_asked
-                && (is_claim || is_partial(act, registry, EvidencePart::Decision)) =>
+                && (is_claim || is_partial(act, trust, EvidencePart::Decision)) =>
         {
             LayerState::Claimed
         }
@@ -147,13 +147,13 @@ fn intent(act: &Act, is_claim: bool, doubts: Doubts) -> LayerState {
 
 /// Proven: what the policy requires is there, of another controller, for this very Intent. Where the
 /// policy requires a strength of authentication, that is the approver's word.
-fn approval(act: &Act, registry: &TrustState, doubts: Doubts) -> LayerState {
+fn approval(act: &Act, trust: &TrustState, doubts: Doubts) -> LayerState {
     let counts = act.evidence.iter().any(|one| one.strength != 0);
     let doubtful = doubts.any(&[EvidencePart::Approval]);
     if act.refused || (doubtful && act.approval_asked) {
         LayerState::Contradicted
     } else if counts && (is_cleared(act) || !act.approval_asked) {
-        if doubtful || act.strength_claimed || is_partial(act, registry, EvidencePart::Approval) {
+        if doubtful || act.strength_claimed || is_partial(act, trust, EvidencePart::Approval) {
             LayerState::Claimed
         } else {
             LayerState::Proven
@@ -188,7 +188,7 @@ fn result(act: &Act, doubts: Doubts) -> LayerState {
 
 /// Proven: independent downstream systems signed the same effects. Of an act that nobody signed it
 /// cannot be shown that they are independent, so it is claimed at most.
-fn corroboration(act: &Act, is_claim: bool, registry: &TrustState) -> LayerState {
+fn corroboration(act: &Act, is_claim: bool, trust: &TrustState) -> LayerState {
     let outcome = act.outcome.as_ref();
     let state = outcome.map(super::cells::Outcome::state);
     let against =
@@ -205,12 +205,12 @@ fn corroboration(act: &Act, is_claim: bool, registry: &TrustState) -> LayerState
         Some(OutcomeState::Corroborated) => {
             // A system whose key somebody else may have had does not count; the others may suffice.
             let is_sound = |change: &Change| {
-                let key = KeyId::from_slice(&change.key).and_then(|key| registry.key(key));
+                let key = KeyId::from_slice(&change.key).and_then(|key| trust.key(key));
                 key.is_none_or(|key| !key.is_doubtful(Micros::new(change.at_us)))
             };
             let is_apart = |change: &Change| {
                 let key = KeyId::from_slice(&change.key);
-                key.is_none_or(|key| !conflicts(act, registry, key, EvidencePart::Observation))
+                key.is_none_or(|key| !conflicts(act, trust, key, EvidencePart::Observation))
             };
             let sound = effects::confirmed_by(act, is_sound);
             let both = effects::confirmed_by(act, |one| is_sound(one) && is_apart(one));

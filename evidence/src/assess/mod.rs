@@ -11,7 +11,8 @@
 //! |---|---|
 //! | [`table`] | every transition of a task, grant, Intent, Outcome or session, and its finding |
 //! | [`body`] | the bodies of statements, as far as they are assessed |
-//! | `apply` | one file for each body: its effect on the cells, and its findings |
+//! | `apply` | one file for each body that changes a task, grant or act: its effect, and its findings |
+//! | `session` | what every statement says of its session |
 //! | `judgement` | judging Intents |
 //! | [`cells`] | the state |
 //! | [`Timer`] | events that happen by time alone |

@@ -240,53 +240,53 @@ impl TimerQueue {
 
     /// The earliest timer; not later than that, where the view has to be asked first.
     pub(super) fn next(&self) -> Option<Micros> {
-        let first = self.set.first_key_value().map(|(due, _)| *due);
+        let first = self.set.first_key_value().map(|(timer, _)| *timer);
         match self.horizon {
             Horizon::Unknown => Some(Micros::new(i64::MIN)),
-            Horizon::All => first.map(|due| due.at),
-            Horizon::To(end) => Some(first.map_or(end.at, |due| due.at.min(end.at))),
+            Horizon::All => first.map(|timer| timer.at),
+            Horizon::To(end) => Some(first.map_or(end.at, |timer| timer.at.min(end.at))),
         }
     }
 
     /// Takes out the earliest timer that is due by `at`. [`TimerQueue::keep`] was asked before.
     pub(super) fn fire(&mut self, at: Micros) -> Option<Timer> {
-        let (due, _) = self.set.first_key_value()?;
-        let due = *due;
-        if due.at > at {
+        let (timer, _) = self.set.first_key_value()?;
+        let timer = *timer;
+        if timer.at > at {
             return None;
         }
-        self.undo(due);
-        Some(due)
+        self.undo(timer);
+        Some(timer)
     }
 
-    pub(super) fn set(&mut self, due: Timer) {
-        self.fresh.push(due);
+    pub(super) fn set(&mut self, timer: Timer) {
+        self.fresh.push(timer);
     }
 
-    pub(super) fn undo(&mut self, due: Timer) {
-        if let Some(at) = self.fresh.iter().position(|fresh| *fresh == due) {
+    pub(super) fn undo(&mut self, timer: Timer) {
+        if let Some(at) = self.fresh.iter().position(|fresh| *fresh == timer) {
             self.fresh.swap_remove(at);
-        } else if let Some(owner) = self.set.remove(&due) {
-            self.took_out(due, owner);
-        } else if !self.gone.contains(&due) && !self.covers(&due) {
-            self.unsure.push(due);
+        } else if let Some(owner) = self.set.remove(&timer) {
+            self.took_out(timer, owner);
+        } else if !self.gone.contains(&timer) && !self.covers(&timer) {
+            self.unsure.push(timer);
         }
     }
 
-    fn took_out(&mut self, due: Timer, owner: Owner) {
-        self.gone.insert(due);
+    fn took_out(&mut self, timer: Timer, owner: Owner) {
+        self.gone.insert(timer);
         // What was set and undone in one turn was never there.
-        if self.changed.remove(&due).is_none() {
-            self.changed.insert(due, None);
+        if self.changed.remove(&timer).is_none() {
+            self.changed.insert(timer, None);
         }
-        self.moved.push((owner, due, false));
+        self.moved.push((owner, timer, false));
     }
 
     /// True if a timer would be at hand if it were set.
-    fn covers(&self, due: &Timer) -> bool {
+    fn covers(&self, timer: &Timer) -> bool {
         match self.horizon {
             Horizon::Unknown => false,
-            Horizon::To(end) => *due <= end,
+            Horizon::To(end) => *timer <= end,
             Horizon::All => true,
         }
     }
@@ -294,23 +294,23 @@ impl TimerQueue {
     /// Finishes what a statement or a timer has set and undone, and reads the next timers if those at
     /// hand are used up. Afterwards [`TimerQueue::next`] is exact.
     pub(super) fn keep<V: View>(&mut self, view: &mut V, owner: Owner) -> Result<(), V::Error> {
-        for due in std::mem::take(&mut self.unsure) {
-            if let Some(owner) = view.timer(&due)? {
-                self.took_out(due, owner);
+        for timer in std::mem::take(&mut self.unsure) {
+            if let Some(owner) = view.timer(&timer)? {
+                self.took_out(timer, owner);
             }
         }
-        for due in std::mem::take(&mut self.fresh) {
-            let owner = match due.kind {
+        for timer in std::mem::take(&mut self.fresh) {
+            let owner = match timer.kind {
                 // An Outcome is evidence, and the policy says how long others have to see of it.
                 TimerKind::Observation(_) => Owner::ALL,
                 _ => owner,
             };
-            if self.set.insert(due, owner).is_none() {
-                self.gone.remove(&due);
-                if self.changed.remove(&due).is_none() {
-                    self.changed.insert(due, Some(owner));
+            if self.set.insert(timer, owner).is_none() {
+                self.gone.remove(&timer);
+                if self.changed.remove(&timer).is_none() {
+                    self.changed.insert(timer, Some(owner));
                 }
-                self.moved.push((owner, due, true));
+                self.moved.push((owner, timer, true));
             }
         }
         while self.wants_page() && self.read_page(view)? {}
@@ -326,14 +326,14 @@ impl TimerQueue {
     /// Returns true if the earliest timer may not be at hand.
     fn wants_page(&self) -> bool {
         let first = self.set.first_key_value();
-        self.horizon != Horizon::All && first.is_none_or(|(due, _)| !self.covers(due))
+        self.horizon != Horizon::All && first.is_none_or(|(timer, _)| !self.covers(timer))
     }
 
     /// Returns true if more than [`FIRE_MAX`] timers are due by `at`.
     pub(super) fn crowded<V: View>(&mut self, view: &mut V, at: Micros) -> Result<bool, V::Error> {
         loop {
-            let mut due = self.set.keys().take_while(|due| due.at <= at);
-            match due.nth(FIRE_MAX) {
+            let mut timers = self.set.keys().take_while(|timer| timer.at <= at);
+            match timers.nth(FIRE_MAX) {
                 Some(beyond) if self.covers(beyond) => return Ok(true),
                 _ => {}
             }
@@ -361,7 +361,9 @@ impl TimerQueue {
             Some((last, _)) if page.len() >= PAGE => Horizon::To(*last),
             _ => Horizon::All,
         };
-        let known = page.into_iter().filter(|(due, _)| !self.gone.contains(due));
+        let known = page
+            .into_iter()
+            .filter(|(timer, _)| !self.gone.contains(timer));
         self.set.extend(known);
         Ok(true)
     }

@@ -7,16 +7,12 @@ use std::{
 
 use bytes::Bytes;
 use deed_proto::v1;
-use deed_tlog::leaf_hash;
 use prost::Message as _;
 
 use super::{AuthoredStatement, Fault, Replay, leaf_of};
 use crate::{
     Micros, Sequence, SessionId,
-    assess::{
-        Assessed, Assessor, Changes, ImplicitIntent, Owner, RecordedStatement, Timer, View,
-        body::ParsedBody, cells::CellKey,
-    },
+    assess::{Assessed, Assessor, Changes, ImplicitIntent, Owner, Timer, View, cells::CellKey},
     entry::Entry,
     session::{Run, Session},
     statement::{self, BodyKind, Header},
@@ -49,10 +45,10 @@ impl Kept {
                 }
             }
         }
-        for (due, owner) in changes.timers {
+        for (timer, owner) in changes.timers {
             match owner {
-                Some(owner) => self.timers.insert(due, owner),
-                None => self.timers.remove(&due),
+                Some(owner) => self.timers.insert(timer, owner),
+                None => self.timers.remove(&timer),
             };
         }
     }
@@ -61,9 +57,10 @@ impl Kept {
     #[must_use]
     pub fn timers_after(&self, after: Option<&Timer>, limit: usize) -> Vec<(Timer, Owner)> {
         let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let dues = self.timers.range((behind, Bound::Unbounded));
-        dues.take(limit)
-            .map(|(due, owner)| (*due, *owner))
+        let timers = self.timers.range((behind, Bound::Unbounded));
+        timers
+            .take(limit)
+            .map(|(timer, owner)| (*timer, *owner))
             .collect()
     }
 
@@ -137,7 +134,7 @@ impl Replay {
             implicit: &self.implicit,
             sessions: &self.sessions,
         };
-        Some((self.assessor.as_mut()?, past, &self.registry))
+        Some((self.assessor.as_mut()?, past, &self.trust))
     }
 
     /// Before a statement or a manifest at leaf `index`: time comes to `at`, and nothing that the
@@ -145,8 +142,8 @@ impl Replay {
     pub(super) fn advance_time(&mut self, index: u64, at: Micros) -> Result<(), Fault> {
         self.nothing_is_pending(index)?;
         self.effective_time = at;
-        if let Some((assessor, mut past, registry)) = self.machine() {
-            assessor.advance(&mut past, registry, index, at)?;
+        if let Some((assessor, mut past, trust)) = self.machine() {
+            assessor.advance(&mut past, trust, index, at)?;
         }
         self.nothing_is_pending(index)?;
         self.nothing_is_due(at)
@@ -176,8 +173,8 @@ impl Replay {
     fn pending_entry(&mut self, index: u64) -> Result<Option<Bytes>, Fault> {
         let at = self.effective_time;
         match self.machine() {
-            Some((assessor, mut past, registry)) if assessor.has_pending() => {
-                assessor.ledger_entry(&mut past, registry, index, at)
+            Some((assessor, mut past, trust)) if assessor.has_pending() => {
+                assessor.ledger_entry(&mut past, trust, index, at)
             }
             _ => Ok(None),
         }
@@ -196,13 +193,13 @@ impl Replay {
             return same(&wanted, bytes, body);
         }
         let from = std::mem::replace(&mut self.effective_time, at);
-        if let Some((assessor, mut past, registry)) = self.machine() {
+        if let Some((assessor, mut past, trust)) = self.machine() {
             match clock_in(bytes) {
                 Some(clock) if body == BodyKind::Tick => {
-                    assessor.confirm_clock(&mut past, registry, index, (from, at), clock)?;
+                    assessor.confirm_clock(&mut past, trust, index, (from, at), clock)?;
                 }
-                _ if body == BodyKind::Tick => assessor.tick(&mut past, registry, index, at)?,
-                _ => assessor.advance(&mut past, registry, index, at)?,
+                _ if body == BodyKind::Tick => assessor.tick(&mut past, trust, index, at)?,
+                _ => assessor.advance(&mut past, trust, index, at)?,
             }
         }
         if body != BodyKind::Tick {
@@ -229,13 +226,13 @@ impl Replay {
         authored: AuthoredStatement<'_>,
     ) -> Result<Option<Assessed>, Fault> {
         let at = self.effective_time;
-        let Some((assessor, mut past, registry)) = self.machine() else {
+        let Some((assessor, mut past, trust)) = self.machine() else {
             return Ok(None);
         };
-        registry.can_judge(authored.header.body)?;
-        let parsed = ParsedBody::read(&authored.bytes.slice_ref(authored.entry.payload))?;
-        let recorded = recorded(authored, &parsed, at);
-        let assessed = assessor.record(&mut past, registry, &recorded)?;
+        trust.can_judge(authored.header.body)?;
+        let parsed = authored.parsed()?;
+        let recorded = authored.recorded(&parsed, at);
+        let assessed = assessor.record(&mut past, trust, &recorded)?;
         let implicit = assessor.implicit(authored.leaf).cloned();
         if let Some(implicit) = implicit {
             self.implicit.insert(authored.leaf, implicit);
@@ -277,13 +274,13 @@ impl Replay {
         first: u64,
     ) -> Result<Option<Assessed>, Fault> {
         let at = self.effective_time;
-        let Some((assessor, mut past, registry)) = self.machine() else {
+        let Some((assessor, mut past, trust)) = self.machine() else {
             return Ok(None);
         };
-        let parsed = ParsedBody::read(&authored.bytes.slice_ref(authored.entry.payload))?;
-        let recorded = recorded(authored, &parsed, at);
+        let parsed = authored.parsed()?;
+        let recorded = authored.recorded(&parsed, at);
         assessor
-            .equivocation(&mut past, registry, &recorded, first)
+            .equivocation(&mut past, trust, &recorded, first)
             .map(Some)
     }
 
@@ -300,12 +297,12 @@ impl Replay {
             return self.equivocation(authored, first);
         }
         let at = self.effective_time;
-        let Some((assessor, mut past, registry)) = self.machine() else {
+        let Some((assessor, mut past, trust)) = self.machine() else {
             return Ok(None);
         };
-        let parsed = ParsedBody::read(&authored.bytes.slice_ref(authored.entry.payload))?;
-        let recorded = recorded(authored, &parsed, at);
-        assessor.beside(&mut past, registry, &recorded).map(Some)
+        let parsed = authored.parsed()?;
+        let recorded = authored.recorded(&parsed, at);
+        assessor.beside(&mut past, trust, &recorded).map(Some)
     }
 
     /// Takes what has changed out of the machine.
@@ -317,24 +314,6 @@ impl Replay {
         if assessor.held() > HELD_MAX {
             assessor.forget();
         }
-    }
-}
-
-fn recorded<'a>(
-    authored: AuthoredStatement<'a>,
-    parsed: &'a ParsedBody,
-    at: Micros,
-) -> RecordedStatement<'a> {
-    RecordedStatement {
-        leaf: authored.leaf,
-        leaf_hash: leaf_hash(authored.bytes),
-        at,
-        received_at: authored.entry.received_at,
-        header: authored.header,
-        payload: authored.entry.payload,
-        payload_digest: None,
-        parsed,
-        key: authored.speaker.key,
     }
 }
 

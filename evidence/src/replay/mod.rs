@@ -33,11 +33,11 @@ pub use summary::Summary;
 
 use crate::{
     CommitmentDigest, KeyId, LedgerId, Micros, PayloadDigest, RULES_ASSESSED, Sequence, SessionId,
-    assess::{Assessed, Assessor, ImplicitIntent},
+    assess::{Assessed, Assessor, ImplicitIntent, RecordedStatement, body::ParsedBody},
     batch::{self, Manifest},
     entry::{Entry, KeyedSignature, is_late},
     genesis::Genesis,
-    session::{self, Judgement, Run, Session},
+    session::{self, Run, SequencePosition, Session},
     signature,
     statement::{self, AUTHORITY_PRODUCER, BodyKind, Header},
     trust::{Speaker, TrustState, TrustStatement},
@@ -47,7 +47,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Replay {
     id: LedgerId,
-    registry: TrustState,
+    trust: TrustState,
     effective_time: Micros,
     sessions: BTreeMap<SessionId, (Session, Vec<Run>)>,
     trust_leaves: Vec<(u64, Micros)>,
@@ -87,7 +87,29 @@ struct AuthoredStatement<'a> {
     bytes: &'a Bytes,
     entry: &'a Entry<'a>,
     header: &'a Header<'a>,
-    speaker: &'a Speaker,
+    speaker: Speaker,
+}
+
+impl<'a> AuthoredStatement<'a> {
+    /// Reads the part of it that is assessed.
+    fn parsed(self) -> Result<ParsedBody, Fault> {
+        Ok(ParsedBody::read(&self.bytes.slice_ref(self.entry.payload))?)
+    }
+
+    /// Returns the statement as the assessor takes it, recorded at effective time `at`.
+    fn recorded(self, parsed: &'a ParsedBody, at: Micros) -> RecordedStatement<'a> {
+        RecordedStatement {
+            leaf: self.leaf,
+            leaf_hash: leaf_hash(self.bytes),
+            at,
+            received_at: self.entry.received_at,
+            header: self.header,
+            payload: self.entry.payload,
+            payload_digest: None,
+            parsed,
+            key: self.speaker.key,
+        }
+    }
 }
 
 /// The name under which batch manifests are counted: they are no statements.
@@ -105,11 +127,11 @@ impl Replay {
             fault: Box::new(error.into()),
         };
         let (genesis, id) = Genesis::from_entry(genesis_entry).map_err(at_leaf_0)?;
-        let registry = TrustState::genesis(id, &genesis);
+        let trust = TrustState::genesis(id, &genesis);
         Ok(Self {
             id,
-            assessor: assesses(&registry).then(|| Assessor::new(id)),
-            registry,
+            assessor: assesses(&trust).then(|| Assessor::new(id)),
+            trust,
             effective_time: genesis.created_at,
             sessions: BTreeMap::new(),
             trust_leaves: Vec::new(),
@@ -176,14 +198,14 @@ impl Replay {
             return Err(Fault::Order { wanted });
         }
         let entry = Entry::parse(bytes)?;
-        if assesses(&self.registry) && is_late(entry.received_at, self.effective_time) {
+        if assesses(&self.trust) && is_late(entry.received_at, self.effective_time) {
             return Err(Fault::Late {
                 received_at: entry.received_at,
                 effective_time: self.effective_time,
             });
         }
         let at = self.effective_time.max(entry.received_at);
-        if self.assessor.is_none() && assesses(&self.registry) {
+        if self.assessor.is_none() && assesses(&self.trust) {
             self.assessor = Some(Assessor::new(self.id));
         }
         let assessed = if entry.payload_type == PayloadType::BatchManifest {
@@ -244,24 +266,24 @@ impl Replay {
             bytes,
             entry,
             header,
-            speaker: &speaker(entry, key),
+            speaker: speaker(entry, key),
         };
         if header.body.is_trust() {
-            self.trust(authored)
+            self.trust_statement(authored)
         } else {
             self.single(authored)
         }
     }
 
     fn single(&mut self, authored: AuthoredStatement<'_>) -> Result<Option<Assessed>, Fault> {
-        self.may_speak(authored.header, authored.speaker)?;
-        match self.judge(authored.header, authored.speaker)? {
-            Judgement::Next => {
+        self.may_speak(authored.header, &authored.speaker)?;
+        match self.judge(authored.header, &authored.speaker)? {
+            SequencePosition::Next => {
                 self.in_form(authored.header)?;
                 self.record(authored);
                 self.assess(authored)
             }
-            Judgement::Behind => match self.contradicted(authored)? {
+            SequencePosition::Behind => match self.contradicted(authored)? {
                 Some(first) => self.equivocation(authored, first),
                 None => Err(Fault::Again {
                     sequence: authored.header.sequence,
@@ -270,7 +292,10 @@ impl Replay {
         }
     }
 
-    fn trust(&mut self, authored: AuthoredStatement<'_>) -> Result<Option<Assessed>, Fault> {
+    fn trust_statement(
+        &mut self,
+        authored: AuthoredStatement<'_>,
+    ) -> Result<Option<Assessed>, Fault> {
         let AuthoredStatement { leaf, entry, .. } = authored;
         let statement = TrustStatement::parse(entry.payload)?;
         let (Some(statement), Some(signer)) = (statement, authored.speaker.key) else {
@@ -278,18 +303,18 @@ impl Replay {
         };
         statement.verify_possession(self.id)?;
         statement.check_recorded_policy()?;
-        self.is_next(authored.header, authored.speaker)?;
+        self.is_next(authored.header, &authored.speaker)?;
         self.in_form(authored.header)?;
         let at = self.effective_time;
-        self.registry.judge(&statement, signer, at)?;
-        let head = self.registry.head();
+        self.trust.judge(&statement, signer, at)?;
+        let head = self.trust.head();
         if entry.previous_trust != Some(head) {
             return Err(Fault::TrustLink {
                 wanted: head.leaf_index.get(),
             });
         }
         let index = LeafIndex::new(leaf);
-        self.registry
+        self.trust
             .apply(&statement, at, index, leaf_hash(authored.bytes));
         self.trust_leaves.push((leaf, at));
         if let TrustStatement::Erasure(contents) = &statement {
@@ -349,11 +374,11 @@ impl Replay {
             bytes,
             entry,
             header,
-            speaker: &speaker,
+            speaker,
         };
         if first {
             self.may_speak(header, &speaker)?;
-            if self.judge(header, &speaker)? == Judgement::Behind {
+            if self.judge(header, &speaker)? == SequencePosition::Behind {
                 self.open.as_mut().ok_or(Fault::NoManifest)?.evidence = Some(0);
             }
         }
@@ -389,9 +414,9 @@ impl Replay {
         let KeyedSignature { signature, .. } = signed;
         let id = signed.key();
         let key = self
-            .registry
+            .trust
             .was_authority(id)
-            .or_else(|| self.registry.key(id).map(|record| &record.public_key))
+            .or_else(|| self.trust.key(id).map(|record| &record.public_key))
             .ok_or(Fault::KeyUnknown { key: id })?;
         let buffer = &mut self.buffer;
         signature::verify_with(key, entry.payload_type, entry.payload, signature, buffer)?;
@@ -401,12 +426,12 @@ impl Replay {
 
     fn may_speak(&self, header: &Header<'_>, speaker: &Speaker) -> Result<(), Fault> {
         let at = self.effective_time;
-        Ok(self.registry.may_speak(speaker, header.producer, at)?)
+        Ok(self.trust.may_speak(speaker, header.producer, at)?)
     }
 
-    fn judge(&self, header: &Header<'_>, speaker: &Speaker) -> Result<Judgement, Fault> {
+    fn judge(&self, header: &Header<'_>, speaker: &Speaker) -> Result<SequencePosition, Fault> {
         let known = self.sessions.get(&header.session);
-        let binding = self.registry.session_binding(speaker);
+        let binding = self.trust.session_binding(speaker);
         let known = known.map(|(session, _)| session);
         Ok(session::judge(known, header, binding)?)
     }
@@ -415,15 +440,15 @@ impl Replay {
     /// was signed.
     fn in_form(&self, header: &Header<'_>) -> Result<(), Fault> {
         match header.breach {
-            Some(breach) if assesses(&self.registry) => Err(Fault::Breach(breach)),
+            Some(breach) if assesses(&self.trust) => Err(Fault::Breach(breach)),
             _ => Ok(()),
         }
     }
 
     fn is_next(&self, header: &Header<'_>, speaker: &Speaker) -> Result<(), Fault> {
         match self.judge(header, speaker)? {
-            Judgement::Next => Ok(()),
-            Judgement::Behind => Err(Fault::Again {
+            SequencePosition::Next => Ok(()),
+            SequencePosition::Behind => Err(Fault::Again {
                 sequence: header.sequence,
             }),
         }
@@ -433,7 +458,7 @@ impl Replay {
     fn record(&mut self, authored: AuthoredStatement<'_>) {
         let header = authored.header;
         let digest = PayloadDigest::of(authored.entry.payload);
-        let binding = self.registry.session_binding(authored.speaker);
+        let binding = self.trust.session_binding(&authored.speaker);
         let (_, runs) = self
             .sessions
             .entry(header.session)
@@ -463,8 +488,8 @@ impl Replay {
 
     /// The trust state: who speaks for whom, and the rules in force.
     #[must_use]
-    pub const fn registry(&self) -> &TrustState {
-        &self.registry
+    pub const fn trust(&self) -> &TrustState {
+        &self.trust
     }
 
     /// The highest receive time.
@@ -512,8 +537,8 @@ impl Replay {
 /// Leaves after which changes are taken out of the machine.
 const SETTLE_LEAVES: usize = 1024;
 
-fn assesses(registry: &TrustState) -> bool {
-    registry.rules_version() >= RULES_ASSESSED
+fn assesses(trust: &TrustState) -> bool {
+    trust.rules_version() >= RULES_ASSESSED
 }
 
 fn speaker(entry: &Entry<'_>, key: Option<KeyId>) -> Speaker {

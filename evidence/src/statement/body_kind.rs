@@ -1,9 +1,7 @@
-//! The bodies of statements, and what each of them is as such.
+//! The kinds of bodies that a statement may have, with the properties of each: who says it, and what
+//! it needs.
 
-use deed_proto::{
-    rules::{Kind, Message, Presence, STATEMENT},
-    v1::statement::Body,
-};
+use deed_proto::v1::statement::Body;
 
 /// The producer of what an authority says: every trust statement, Revocation and
 /// FindingDisposition, and those TaskOpened, TaskClosed and Grant that are the owner's own.
@@ -61,12 +59,14 @@ macro_rules! define {
 
 deed_proto::statement_bodies!(define);
 
-/// Whose statement a body may be.
+/// The producers whose statements may have a body.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Speaker {
-    /// The ledger itself writes it.
+pub(super) enum ProducerKind {
+    /// The ledger itself.
     Ledger,
+    /// Anybody but the ledger and its authorities.
     Producer,
+    /// An authority of the ledger.
     Authority,
     /// A producer or an authority.
     Either,
@@ -75,16 +75,16 @@ pub(super) enum Speaker {
 /// Properties of a body that do not depend on what it says.
 #[derive(Clone, Copy)]
 struct Properties {
-    speaker: Speaker,
+    producer: ProducerKind,
     is_trust: bool,
     needs_task: bool,
     needs_assessment: bool,
     needs_policy: bool,
 }
 
-const fn by(speaker: Speaker) -> Properties {
+const fn by(producer: ProducerKind) -> Properties {
     Properties {
-        speaker,
+        producer,
         is_trust: false,
         needs_task: false,
         needs_assessment: false,
@@ -119,21 +119,22 @@ impl BodyKind {
     #[inline]
     const fn properties(self) -> Properties {
         match self {
-            Self::Genesis => by(Speaker::Ledger),
-            Self::Tick => by(Speaker::Ledger).assessed(),
-            Self::Clearance | Self::TaskReceipt => by(Speaker::Ledger).of_a_task().assessed(),
-            Self::TaskOpened | Self::TaskClosed => by(Speaker::Either).of_a_task(),
-            Self::Grant => by(Speaker::Either).of_a_task().assessed(),
-            Self::GrantAccepted => by(Speaker::Producer).of_a_task().assessed(),
-            Self::Intent => by(Speaker::Producer).of_a_task().by_policy(),
-            Self::Outcome => by(Speaker::Producer).of_a_task(),
-            Self::Decision | Self::Approval => {
-                by(Speaker::Producer).of_a_task().assessed().by_policy()
-            }
-            Self::Observation => by(Speaker::Producer).assessed(),
-            Self::Heartbeat | Self::SessionClosed => by(Speaker::Producer),
-            Self::Revocation => by(Speaker::Authority).of_a_task().assessed(),
-            Self::FindingDisposition => by(Speaker::Authority).assessed(),
+            Self::Genesis => by(ProducerKind::Ledger),
+            Self::Tick => by(ProducerKind::Ledger).assessed(),
+            Self::Clearance | Self::TaskReceipt => by(ProducerKind::Ledger).of_a_task().assessed(),
+            Self::TaskOpened | Self::TaskClosed => by(ProducerKind::Either).of_a_task(),
+            Self::Grant => by(ProducerKind::Either).of_a_task().assessed(),
+            Self::GrantAccepted => by(ProducerKind::Producer).of_a_task().assessed(),
+            Self::Intent => by(ProducerKind::Producer).of_a_task().by_policy(),
+            Self::Outcome => by(ProducerKind::Producer).of_a_task(),
+            Self::Decision | Self::Approval => by(ProducerKind::Producer)
+                .of_a_task()
+                .assessed()
+                .by_policy(),
+            Self::Observation => by(ProducerKind::Producer).assessed(),
+            Self::Heartbeat | Self::SessionClosed => by(ProducerKind::Producer),
+            Self::Revocation => by(ProducerKind::Authority).of_a_task().assessed(),
+            Self::FindingDisposition => by(ProducerKind::Authority).assessed(),
             Self::AuthoritiesChanged
             | Self::KeyRegistered
             | Self::KeyRevoked
@@ -143,7 +144,7 @@ impl BodyKind {
             | Self::LegalHoldPlaced
             | Self::LegalHoldReleased
             | Self::LogKeyRotated
-            | Self::Erasure => by(Speaker::Authority).trust(),
+            | Self::Erasure => by(ProducerKind::Authority).trust(),
         }
     }
 
@@ -157,7 +158,7 @@ impl BodyKind {
     /// Returns true if only the ledger itself writes it: never taken from a producer.
     #[must_use]
     pub const fn is_ledgers(self) -> bool {
-        matches!(self.speaker(), Speaker::Ledger)
+        matches!(self.producer_kind(), ProducerKind::Ledger)
     }
 
     /// Returns true if the evidence policy in force is asked when it is recorded.
@@ -178,22 +179,8 @@ impl BodyKind {
         self.properties().needs_task
     }
 
-    /// Returns the speaker who may be its producer.
-    pub(super) const fn speaker(self) -> Speaker {
-        self.properties().speaker
-    }
-
-    /// Returns the rules of its fields.
-    pub(super) fn table(self) -> &'static Message {
-        let body = STATEMENT.fields.iter().find_map(|field| match field.kind {
-            Kind::Message(table)
-                if field.presence == Presence::OneOf && field.number == self.number() =>
-            {
-                Some(table)
-            }
-            _ => None,
-        });
-        // The kinds are made of that table.
-        body.unwrap_or(&STATEMENT)
+    /// Returns the producers whose statements may have it.
+    pub(super) const fn producer_kind(self) -> ProducerKind {
+        self.properties().producer
     }
 }

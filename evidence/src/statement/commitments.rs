@@ -1,10 +1,13 @@
 //! Commitments of a statement to contents.
 
-use super::{BodyKind, fields::texts, parse};
+use super::{
+    BodyKind, Header,
+    fields::{Fields, texts},
+    parse,
+};
 use crate::{
     CommitmentDigest, WireError,
-    schema::{self, COMMITMENTS, COMMITMENTS_MAX},
-    wire::{self, Value},
+    schema::{COMMITMENTS, COMMITMENTS_MAX},
 };
 
 /// One commitment of a statement.
@@ -32,22 +35,29 @@ pub struct Commitments<'a> {
 /// As [`parse`]: the payload is checked whole.
 pub fn commitments(payload: &[u8]) -> Result<Commitments<'_>, WireError> {
     let header = parse(payload)?;
+    Ok(commitments_of(&header, payload))
+}
+
+/// Lists the commitments of a statement that was parsed: `header` is what [`parse`] returned for
+/// `payload`. Checks nothing again, and allocates nothing.
+#[must_use]
+pub fn commitments_of<'a>(header: &Header<'_>, payload: &'a [u8]) -> Commitments<'a> {
+    let mut found = Commitments::default();
     let number = header.body.number();
     if !COMMITMENTS
         .iter()
         .any(|commitment| commitment.body == number)
     {
-        return Ok(Commitments::default());
+        return found;
     }
     let [body] = texts(payload, [number]);
-    let mut found = Commitments::default();
-    wire::walk(header.body.table(), body, |field, value| {
-        if let (Some(slot), Value::Bytes(bytes)) = (slot_name(header.body, field.number), value) {
+    for (field, bytes) in Fields(body).texts() {
+        if let Some(slot) = slot_name(header.body, field) {
             found.push(read(slot, bytes));
         }
-    })?;
+    }
     found.next = 0;
-    Ok(found)
+    found
 }
 
 impl<'a> Commitments<'a> {
@@ -84,18 +94,10 @@ pub(crate) fn slot_name(body: BodyKind, field: u32) -> Option<&'static str> {
 }
 
 fn read<'a>(slot: &'static str, bytes: &'a [u8]) -> Option<CommitmentSlot<'a>> {
-    let (mut digest, mut media_type) = (None, "");
-    // Checked on the way here.
-    let _ = wire::walk(&schema::COMMITMENT, bytes, |field, value| {
-        match (field.number, value) {
-            (1, Value::Bytes(b)) => digest = CommitmentDigest::from_slice(b),
-            (2, Value::Bytes(b)) => media_type = std::str::from_utf8(b).unwrap_or_default(),
-            _ => {}
-        }
-    });
+    let [digest, media_type] = texts(bytes, [1, 2]);
     Some(CommitmentSlot {
         slot,
-        digest: digest?,
-        media_type,
+        digest: CommitmentDigest::from_slice(digest)?,
+        media_type: std::str::from_utf8(media_type).unwrap_or_default(),
     })
 }

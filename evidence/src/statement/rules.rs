@@ -1,4 +1,4 @@
-//! Rules between the fields of bodies that are not said often.
+//! Rules between the fields of the bodies that are seldom recorded.
 //!
 //! Trust statements are rare, so their keys are checked as points here: nothing that parses names
 //! a key for which everybody can sign.
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Problem, WireError, name, schema, uri,
-    wire::{self, Kind, Message, Value},
+    wire::{self, Message, Value},
 };
 
 /// Checks what holds between the fields of a body, or between it and the world. The walk has been
@@ -20,7 +20,6 @@ use crate::{
 #[cold]
 pub(super) fn check(body: BodyKind, bytes: &[u8]) -> Result<(), WireError> {
     match body {
-        BodyKind::Genesis | BodyKind::Erasure => check_ascending(body, bytes),
         BodyKind::Clearance => clearance(bytes),
         BodyKind::TaskReceipt => task_receipt(bytes),
         BodyKind::Grant => grant(bytes),
@@ -31,11 +30,12 @@ pub(super) fn check(body: BodyKind, bytes: &[u8]) -> Result<(), WireError> {
         BodyKind::PrincipalBound => principal_bound(bytes),
         BodyKind::PolicySet => policy_set(bytes),
         BodyKind::LogKeyRotated => log_key_rotated(bytes),
-        // What `Header` is made of checks them against the header's fields.
+        // `Fields::into_header` has checked these against the header's fields.
         BodyKind::Tick | BodyKind::TaskOpened | BodyKind::Heartbeat | BodyKind::SessionClosed => {
             Ok(())
         }
-        BodyKind::TaskClosed
+        BodyKind::Genesis
+        | BodyKind::TaskClosed
         | BodyKind::GrantAccepted
         | BodyKind::Intent
         | BodyKind::Outcome
@@ -45,32 +45,9 @@ pub(super) fn check(body: BodyKind, bytes: &[u8]) -> Result<(), WireError> {
         | BodyKind::KeyRevoked
         | BodyKind::RetentionSet
         | BodyKind::LegalHoldPlaced
-        | BodyKind::LegalHoldReleased => Ok(()),
+        | BodyKind::LegalHoldReleased
+        | BodyKind::Erasure => Ok(()),
     }
-}
-
-/// Checks the fields that the table calls ascending: their elements are all different and in order.
-/// Where they are messages of one key, tag and length are the same in each, so the messages' order
-/// is the keys' order.
-fn check_ascending(body: BodyKind, bytes: &[u8]) -> Result<(), WireError> {
-    for field in body.table().fields.iter().filter(|field| field.ascending) {
-        let elements = Fields(bytes).texts();
-        let elements = elements.filter(|(number, _)| *number == field.number);
-        let in_order = elements
-            .map(|(_, element)| element)
-            .is_sorted_by(|one, next| one < next);
-        if !in_order {
-            let rule = match field.kind {
-                Kind::Message(_) => "must be strictly ascending by public key",
-                _ => "must be strictly ascending",
-            };
-            return Err(WireError::rule(
-                format!("{}.{}", body.name(), field.name),
-                rule,
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// Evidence names the Intent by its leaf hash, so all of it lies behind the Intent.
@@ -126,7 +103,6 @@ fn task_receipt(bytes: &[u8]) -> Result<(), WireError> {
 
 fn grant(bytes: &[u8]) -> Result<(), WireError> {
     let table = &schema::GRANT;
-    check_ascending(BodyKind::Grant, bytes)?;
     not_the_ledgers(table, 1, bytes, "grant.subject")?;
     check_names(bytes)?;
     let (mut from, mut until) = (0, 0);
@@ -263,7 +239,6 @@ fn check_canonical(
 fn authorities_changed(bytes: &[u8]) -> Result<(), WireError> {
     let path = "authorities_changed.authority_keys";
     let table = &schema::AUTHORITIES_CHANGED;
-    check_ascending(BodyKind::AuthoritiesChanged, bytes)?;
     let mut position = 0;
     let mut bad = None;
     wire::walk(table, bytes, |field, value| {
@@ -308,7 +283,6 @@ fn key_registered(bytes: &[u8]) -> Result<(), WireError> {
         let rule = "must be later than valid_from_us";
         return Err(WireError::rule("key_registered.valid_until_us", rule));
     }
-    check_ascending(BodyKind::KeyRegistered, bytes)?;
     check_producers("key_registered.acts_for", bytes, 8)?;
     let own = Fields(bytes).texts().filter(|(field, _)| *field == 9);
     for (position, (_, resource)) in own.enumerate() {

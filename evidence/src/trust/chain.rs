@@ -24,7 +24,7 @@ use crate::{
 /// it is the highest receive time of its entries, and no later than the ledger's own.
 #[derive(Debug, Clone)]
 pub struct TrustChain {
-    registry: TrustState,
+    trust: TrustState,
     at: Micros,
     /// Sessions that trust statements are in may hold others of the owner's, which the chain does
     /// not show (grants, for example). But sequences rise: a statement that stands twice, or at
@@ -183,7 +183,7 @@ impl TrustChain {
     pub fn begin(genesis_entry: &[u8]) -> Result<Self, ChainError> {
         let (genesis, ledger_id) = Genesis::from_entry(genesis_entry)?;
         Ok(Self {
-            registry: TrustState::genesis(ledger_id, &genesis),
+            trust: TrustState::genesis(ledger_id, &genesis),
             at: genesis.created_at,
             sessions: HashMap::new(),
         })
@@ -213,7 +213,7 @@ impl TrustChain {
         else {
             return Err(ChainError::NotTrust { index });
         };
-        let ledger_id = self.registry.ledger_id();
+        let ledger_id = self.trust.ledger_id();
         if header.ledger_id != Some(ledger_id) {
             return Err(ChainError::OtherLedger {
                 index,
@@ -237,10 +237,10 @@ impl TrustChain {
         let at = self.at.max(entry.received_at);
         // First whether the signer is an authority at all, for the better message.
         let refused = |source| ChainError::Refused { index, source };
-        self.registry
+        self.trust
             .judge(&statement, signed.key(), at)
             .map_err(refused)?;
-        let key = self.registry.is_authority(signed.key()).ok_or_else(|| {
+        let key = self.trust.is_authority(signed.key()).ok_or_else(|| {
             let signer = signed.key();
             refused(TrustRefusal::SignerUnknown { signer })
         })?;
@@ -261,15 +261,15 @@ impl TrustChain {
         };
         self.sessions.insert(header.session, last);
 
-        self.registry.apply(&statement, at, index, hash);
+        self.trust.apply(&statement, at, index, hash);
         self.at = at;
         Ok(())
     }
 
     /// The trust state after the entries so far.
     #[must_use]
-    pub const fn registry(&self) -> &TrustState {
-        &self.registry
+    pub const fn trust(&self) -> &TrustState {
+        &self.trust
     }
 
     /// The highest receive time of its entries: no later than the ledger's own effective time.
@@ -280,8 +280,8 @@ impl TrustChain {
 
     /// Gives the trust state away.
     #[must_use]
-    pub fn into_registry(self) -> TrustState {
-        self.registry
+    pub fn into_trust(self) -> TrustState {
+        self.trust
     }
 
     /// Checks a whole chain: the genesis entry's bytes, and each trust entry's leaf index and bytes
@@ -297,11 +297,11 @@ impl TrustChain {
         for (index, entry) in entries {
             chain.push(index, entry.as_ref())?;
         }
-        Ok(chain.into_registry())
+        Ok(chain.into_trust())
     }
 
     fn check_link(&self, index: LeafIndex, link: TrustLink) -> Result<(), ChainError> {
-        let head = self.registry.head();
+        let head = self.trust.head();
         if link != head {
             return Err(ChainError::Link {
                 index,
@@ -315,7 +315,7 @@ impl TrustChain {
     }
 
     fn check_order(&self, index: LeafIndex) -> Result<(), ChainError> {
-        let before = self.registry.head().leaf_index;
+        let before = self.trust.head().leaf_index;
         if index <= before {
             return Err(ChainError::Order { index, before });
         }
@@ -362,12 +362,12 @@ impl LogKeyChain {
     /// The ledger.
     #[must_use]
     pub const fn ledger_id(&self) -> LedgerId {
-        self.0.registry.ledger_id()
+        self.0.trust.ledger_id()
     }
 
     /// The keys so far.
     #[must_use]
     pub const fn log_keys(&self) -> &LogKeys {
-        self.0.registry.log_keys()
+        self.0.trust.log_keys()
     }
 }

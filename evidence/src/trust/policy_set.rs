@@ -170,11 +170,11 @@ mod tests {
     }
 
     #[test]
-    fn the_registry_has_the_newest_policy_and_its_rules() {
+    fn the_trust_state_has_the_newest_policy_and_its_rules() {
         let origin = "deed.example/logs/policies";
         let name: KeyName = origin.parse().unwrap();
         let authority = SigningKey::from_seed(&[3; 32]);
-        let mut registry = TrustState::genesis(
+        let mut trust = TrustState::genesis(
             LedgerId::new(Hash::new([0x11; 32])),
             &Genesis {
                 origin: Origin::new(origin).unwrap(),
@@ -185,7 +185,7 @@ mod tests {
                 rules_version: 1,
             },
         );
-        assert_eq!((registry.policy(), registry.rules_version()), (None, 1));
+        assert_eq!((trust.policy(), trust.rules_version()), (None, 1));
         for (leaf, policies) in [
             (7, DEFAULT_POLICIES),
             (9, "forbid (principal, action, resource);"),
@@ -193,11 +193,11 @@ mod tests {
             let said = parse(set(policies, DEFAULT_SCHEMA)).unwrap().unwrap();
             let (at, leaf) = (Micros::new(2), LeafIndex::new(leaf));
             let signer = key_id(authority.public_key());
-            registry.judge(&said, signer, at).unwrap();
-            registry.apply(&said, at, leaf, Hash::new([9; 32]));
+            trust.judge(&said, signer, at).unwrap();
+            trust.apply(&said, at, leaf, Hash::new([9; 32]));
             let policy = stored(policies);
-            assert_eq!(registry.policy(), Some(&PolicyInForce { policy, leaf }));
-            assert_eq!(registry.rules_version(), 2);
+            assert_eq!(trust.policy(), Some(&PolicyInForce { policy, leaf }));
+            assert_eq!(trust.rules_version(), 2);
         }
     }
 }

@@ -6,7 +6,8 @@ use thiserror::Error;
 use super::{KeyRefusal, TrustState};
 use crate::{KeyId, Micros, PrincipalHash, session::Binding, statement::AUTHORITY_PRODUCER};
 
-/// The author of a statement, as its entry names it.
+/// The key and the principal behind a statement, as its entry names them. The trust state says
+/// whether they may speak for its producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Speaker {
     /// The key that signed it, or the batch manifest over it.

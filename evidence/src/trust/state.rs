@@ -89,7 +89,7 @@ impl TrustState {
     /// Judges a trust statement that `signer`'s key verified, at effective time `at`.
     ///
     /// Its proof of possession is not checked here ([`TrustStatement::verify_possession`]), and of
-    /// an erasure only what the registry knows: for the rest there is [`TrustState::erasable`].
+    /// an erasure only what the state knows: for the rest there is [`TrustState::erasable`].
     ///
     /// # Errors
     /// [`TrustRefusal`] if it must not be recorded.

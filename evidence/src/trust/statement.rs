@@ -1,4 +1,4 @@
-//! Trust statements as the registry takes them.
+//! Trust statements, which a [`TrustState`](super::TrustState) takes.
 
 use deed_proto::v1::{self, KeyRole, statement::Body};
 use deed_tlog::{PublicKey, VerifierKey};
@@ -139,7 +139,7 @@ impl TrustStatement {
         decoded.body.as_ref().map_or(Ok(None), Self::from_body)
     }
 
-    /// Checks the proof of possession of a registration. Needs no registry, so it can be done by
+    /// Checks the proof of possession of a registration. Needs no trust state, so it can be done by
     /// any thread before the statement is judged. Nothing to check in any other statement.
     ///
     /// # Errors

@@ -191,7 +191,7 @@ fn grants_between_trust_statements_do_not_break_the_chain() {
     let replay = Replay::over(ledger.entries()).unwrap();
     let trust = [1, 3].map(|leaf: u64| (LeafIndex::new(leaf), &ledger.entries()[leaf as usize]));
     let chain = TrustChain::verify(&ledger.entries()[0], trust).unwrap();
-    assert_eq!(chain, *replay.registry());
+    assert_eq!(chain, *replay.trust());
     let again = [trust[0], trust[1], trust[1]];
     assert!(TrustChain::verify(&ledger.entries()[0], again).is_err());
 }

@@ -366,7 +366,7 @@ impl Clean {
                 .collect(),
             layers: acts
                 .iter()
-                .map(|act| layers::of(act, &ledger.registry))
+                .map(|act| layers::of(act, &ledger.trust))
                 .collect(),
             task: task.state(),
             tier: task.tier(),

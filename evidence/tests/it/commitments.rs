@@ -85,6 +85,8 @@ fn the_commitments_of_a_statement() {
     let listed = |made| {
         let payload = statement::encode(&made).unwrap();
         let found = statement::commitments(&payload).unwrap();
+        let header = statement::parse(&payload).unwrap();
+        assert_eq!(statement::commitments_of(&header, &payload), found);
         assert_eq!(found.is_empty(), found.count() == 0);
         for slot in found {
             let wanted = match slot.slot {

@@ -33,7 +33,7 @@ fn act_of(who: Who, outcome_by: Who) -> (Ledger, Place) {
 }
 
 fn layers_of(ledger: &Ledger, act: &Place) -> Layers {
-    layers::of(&ledger.act(act.leaf), &ledger.registry)
+    layers::of(&ledger.act(act.leaf), &ledger.trust)
 }
 
 #[test]

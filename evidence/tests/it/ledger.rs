@@ -54,7 +54,7 @@ use deed_evidence::{
     entry::{Entry, EntryError, KeyedSignature},
     genesis::Genesis,
     policy,
-    session::{self, Judgement, Session},
+    session::{self, SequencePosition, Session},
     signature::{self, Possession, key_id},
     statement,
     trust::{Speaker, TrustState, TrustStatement},
@@ -159,7 +159,7 @@ impl Place {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     pub(crate) id: LedgerId,
-    pub(crate) registry: TrustState,
+    pub(crate) trust: TrustState,
     pub(crate) assessor: Assessor,
     pub(crate) kept: Kept,
     entries: Vec<Bytes>,
@@ -193,7 +193,7 @@ impl Ledger {
         let (genesis, id) = Genesis::from_entry(&entry).unwrap();
         Self {
             id,
-            registry: TrustState::genesis(id, &genesis),
+            trust: TrustState::genesis(id, &genesis),
             assessor: Assessor::new(id),
             kept: Kept::default(),
             entries: vec![entry],
@@ -209,7 +209,7 @@ impl Ledger {
     pub(crate) fn copied(&self, forgets: bool) -> Self {
         Self {
             id: self.id,
-            registry: self.registry.clone(),
+            trust: self.trust.clone(),
             assessor: Assessor::restore(self.id),
             kept: self.kept.clone(),
             entries: self.entries.clone(),
@@ -413,26 +413,26 @@ impl Ledger {
         let trust = TrustStatement::parse(payload).map_err(|error| error.to_string())?;
         match (&trust, who.key()) {
             (Some(said), Some(signer)) => self
-                .registry
+                .trust
                 .judge(said, signer, at)
                 .map_err(|refusal| refusal.to_string())?,
             _ => self
-                .registry
+                .trust
                 .may_speak(&speaker, header.producer, at)
                 .map_err(|refusal| refusal.to_string())?,
         }
-        let binding = self.registry.session_binding(&speaker);
+        let binding = self.trust.session_binding(&speaker);
         let known = self.sessions.get(&header.session);
         let judged = session::judge(known, &header, binding).map_err(|error| error.to_string())?;
         let first = self.kept.places.get(&(header.session, header.sequence));
         let first = match (judged, first) {
-            (Judgement::Next, _) => {
+            (SequencePosition::Next, _) => {
                 if let Some(breach) = header.breach {
                     return Err(breach.to_string());
                 }
                 None
             }
-            (Judgement::Behind, Some(&first)) => {
+            (SequencePosition::Behind, Some(&first)) => {
                 let entry = Entry::parse(&self.entries[first as usize]).unwrap();
                 let place = (header.session, header.sequence);
                 let third = self
@@ -446,7 +446,7 @@ impl Ledger {
                 }
                 Some(first)
             }
-            (Judgement::Behind, None) => return Err("lies in a gap".to_owned()),
+            (SequencePosition::Behind, None) => return Err("lies in a gap".to_owned()),
         };
 
         self.due(at)?;
@@ -464,7 +464,7 @@ impl Ledger {
         let entry = match (keyed, &trust) {
             (None, _) => Entry::unsigned(payload, self.time),
             (Some(keyed), None) => Entry::signed(payload, keyed, self.time),
-            (Some(keyed), Some(_)) => Entry::trust(payload, keyed, self.time, self.registry.head()),
+            (Some(keyed), Some(_)) => Entry::trust(payload, keyed, self.time, self.trust.head()),
         };
         let entry = entry.encode();
         let hash = leaf_hash(&entry);
@@ -472,7 +472,7 @@ impl Ledger {
         self.entries.push(entry);
         self.effective = at;
         if let Some(said) = &trust {
-            self.registry.apply(said, at, LeafIndex::new(leaf), hash);
+            self.trust.apply(said, at, LeafIndex::new(leaf), hash);
         }
         let said = ParsedBody::read(payload).map_err(|error| error.to_string())?;
         let spoken = RecordedStatement {
@@ -489,7 +489,7 @@ impl Ledger {
         let assessed = match first {
             Some(first) => {
                 self.assessor
-                    .equivocation(&mut self.kept, &self.registry, &spoken, first)?
+                    .equivocation(&mut self.kept, &self.trust, &spoken, first)?
             }
             None => {
                 self.kept
@@ -502,8 +502,7 @@ impl Ledger {
                     .entry(header.session)
                     .and_modify(|session| session.advance(&header, digest))
                     .or_insert_with(|| Session::opened(&header, digest, binding));
-                self.assessor
-                    .record(&mut self.kept, &self.registry, &spoken)?
+                self.assessor.record(&mut self.kept, &self.trust, &spoken)?
             }
         };
         let place = Place {

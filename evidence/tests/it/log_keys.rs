@@ -151,7 +151,7 @@ fn keys_follow_each_other() {
         (keys.first().key.clone(), keys.newest().key.clone()),
         (key(1), key(4))
     );
-    // Up to the bound, which the registry names.
+    // Up to the bound, which the trust state names.
     let mut many = LogKeys::new(fixtures::genesis().log_key);
     let seed = |n: usize| {
         let mut seed = [0x77; 32];
@@ -167,10 +167,10 @@ fn keys_follow_each_other() {
 }
 
 #[test]
-fn the_registry_takes_no_key_too_many() {
+fn a_trust_state_takes_no_log_key_too_many() {
     let entry = fixtures::genesis().to_entry().unwrap();
     let (genesis, id) = deed_evidence::genesis::Genesis::from_entry(&entry).unwrap();
-    let mut registry = deed_evidence::trust::TrustState::genesis(id, &genesis);
+    let mut trust = deed_evidence::trust::TrustState::genesis(id, &genesis);
     let authority = key_id(signing_key(2).public_key());
     let at = genesis.created_at;
     let key = |n: u64| {
@@ -182,12 +182,12 @@ fn the_registry_takes_no_key_too_many() {
         }
     };
     for n in 1..LOG_KEYS_MAX as u64 {
-        registry.judge(&key(n), authority, at).unwrap();
-        registry.apply(&key(n), at, LeafIndex::new(n), Hash::new([1; 32]));
+        trust.judge(&key(n), authority, at).unwrap();
+        trust.apply(&key(n), at, LeafIndex::new(n), Hash::new([1; 32]));
     }
-    let judged = registry.judge(&key(LOG_KEYS_MAX as u64), authority, at);
+    let judged = trust.judge(&key(LOG_KEYS_MAX as u64), authority, at);
     assert_eq!(judged, Err(TrustRefusal::LogKeysMany));
-    assert_eq!(registry.log_key_leaves().len(), LOG_KEYS_MAX - 1);
+    assert_eq!(trust.log_key_leaves().len(), LOG_KEYS_MAX - 1);
 }
 
 fn authorities(seeds: &[u8]) -> Body {
@@ -226,17 +226,17 @@ fn begun() -> LogKeyChain {
 #[test]
 fn log_keys_follow_from_the_few_entries_that_say_so() {
     let whole = rotated();
-    let registry = whole.verify().unwrap();
+    let trust = whole.verify().unwrap();
     let leaf = |at: usize| whole.entries[at].0;
-    assert_eq!(registry.log_key_leaves(), SHOWN.map(leaf));
+    assert_eq!(trust.log_key_leaves(), SHOWN.map(leaf));
     let mut chain = begun();
     for at in SHOWN {
         let (index, entry) = &whole.entries[at];
         chain.push(*index, entry).unwrap();
     }
-    assert_eq!(chain.log_keys(), registry.log_keys());
-    assert_eq!(chain.ledger_id(), registry.ledger_id());
-    let all = registry.log_keys().all();
+    assert_eq!(chain.log_keys(), trust.log_keys());
+    assert_eq!(chain.ledger_id(), trust.ledger_id());
+    let all = trust.log_keys().all();
     let sizes: Vec<_> = all.iter().map(|key| key.first_size.get()).collect();
     assert_eq!(sizes, [1, leaf(1).get() + 1, leaf(4).get() + 1]);
     assert_eq!(all[2].key, *log_signer(9).verifier_key());

@@ -49,7 +49,7 @@ fn replayed(ledger: &Ledger) -> Replay {
     assert_eq!(replay.kept().cells, ledger.kept.cells);
     assert_eq!(replay.kept().findings, ledger.kept.findings);
     assert_eq!(replay.kept().timers, ledger.kept.timers);
-    assert_eq!(*replay.registry(), ledger.registry);
+    assert_eq!(*replay.trust(), ledger.trust);
     assert_eq!(replay.ledger_id(), ledger.id);
     replay
 }

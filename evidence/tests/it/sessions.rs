@@ -2,7 +2,7 @@
 
 use deed_evidence::{
     KeyId, PayloadDigest, PrincipalHash, Sequence, SessionId,
-    session::{BatchStep, Binding, Judgement, Refusal, Session},
+    session::{BatchStep, Binding, Refusal, SequencePosition, Session},
     statement::{BodyKind, SessionHeader},
 };
 use proptest::{collection::vec, option, prelude::*};
@@ -46,7 +46,10 @@ fn closing(sequence: u64) -> SessionHeader<'static> {
 
 /// The judgement where everybody is the same speaker; whom a session is bound to has a test of its
 /// own.
-fn judge(session: Option<&Session>, header: &SessionHeader<'_>) -> Result<Judgement, Refusal> {
+fn judge(
+    session: Option<&Session>,
+    header: &SessionHeader<'_>,
+) -> Result<SequencePosition, Refusal> {
     deed_evidence::session::judge(session, header, Binding::Nobody)
 }
 
@@ -61,7 +64,7 @@ fn session(statements: &[SessionHeader<'_>]) -> Option<Session> {
     for (position, header) in statements.iter().enumerate() {
         assert_eq!(
             judge(session.as_ref(), header),
-            Ok(Judgement::Next),
+            Ok(SequencePosition::Next),
             "{header:?}"
         );
         let digest = digest(position as u8);
@@ -75,8 +78,8 @@ fn session(statements: &[SessionHeader<'_>]) -> Option<Session> {
 
 #[test]
 fn every_case() {
-    let next = Ok(Judgement::Next);
-    let behind = Ok(Judgement::Behind);
+    let next = Ok(SequencePosition::Next);
+    let behind = Ok(SequencePosition::Behind);
     let not_next = |expected| {
         Err(Refusal::NotNext {
             expected: Sequence::new(expected),
@@ -267,7 +270,7 @@ struct Step {
 }
 
 impl Model {
-    fn judge(&self, step: &Step, header: &SessionHeader<'_>) -> Result<Judgement, Refusal> {
+    fn judge(&self, step: &Step, header: &SessionHeader<'_>) -> Result<SequencePosition, Refusal> {
         let sequence = u128::from(header.sequence.get());
         let expected = Sequence::new(u64::try_from(self.next).unwrap_or(MAX));
         if self
@@ -277,7 +280,7 @@ impl Model {
             return Err(Refusal::SessionTaken);
         }
         if sequence < self.next {
-            return Ok(Judgement::Behind);
+            return Ok(SequencePosition::Behind);
         }
         if self.closed {
             return Err(Refusal::SessionClosed);
@@ -294,7 +297,7 @@ impl Model {
         {
             return Err(Refusal::PreviousMismatch { expected });
         }
-        Ok(Judgement::Next)
+        Ok(SequencePosition::Next)
     }
 
     fn advance(&mut self, step: &Step, header: &SessionHeader<'_>) {
@@ -355,7 +358,7 @@ proptest! {
             };
             let wanted = model.judge(step, &header);
             prop_assert_eq!(judge(session.as_ref(), &header), wanted, "{:?}", header);
-            if wanted != Ok(Judgement::Next) {
+            if wanted != Ok(SequencePosition::Next) {
                 continue;
             }
             model.advance(step, &header);
@@ -389,7 +392,7 @@ fn a_session_belongs_to_whoever_began_it() {
         let session = Session::opened(&header(0), digest(0), owner);
         assert_eq!(session.bound_to, owner);
         for speaker in speakers {
-            for (sequence, wanted) in [(0, Judgement::Behind), (1, Judgement::Next)] {
+            for (sequence, wanted) in [(0, SequencePosition::Behind), (1, SequencePosition::Next)] {
                 let judged =
                     deed_evidence::session::judge(Some(&session), &header(sequence), speaker);
                 if speaker == owner {
@@ -433,7 +436,7 @@ proptest! {
                 ..header(sequence)
             };
             let judged = deed_evidence::session::judge(one_by_one.as_ref(), &header, speaker);
-            prop_assert_eq!(judged, Ok(Judgement::Next));
+            prop_assert_eq!(judged, Ok(SequencePosition::Next));
             let digest = digest(position as u8);
             match &mut one_by_one {
                 Some(session) => session.advance(&header, digest),

@@ -134,7 +134,7 @@ fn effect() -> impl Strategy<Value = v1::Effect> {
             },
         )
 }
-/// What an authority says besides the statements of [`any_trust_statement`]: those of the registry,
+/// What an authority says besides the statements of [`any_trust_statement`]: those of the trust state,
 /// which takes no policies of just any text.
 fn authoritys_statement() -> impl Strategy<Value = v1::Statement> {
     let body = prop_oneof![

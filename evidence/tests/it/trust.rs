@@ -1,4 +1,4 @@
-//! The registry: who speaks for whom, what is refused, and that a chain replays to the same.
+//! The trust state: who speaks for whom, what is refused, and that a chain replays to the same.
 
 mod chain;
 
@@ -37,34 +37,34 @@ fn ledger() -> LedgerId {
     let entry = fixtures::genesis().to_entry().unwrap();
     Genesis::from_entry(&entry).unwrap().1
 }
-/// A registry, and leaves to apply statements at.
+/// A trust state, and leaves to apply statements at.
 struct Ledger {
-    registry: TrustState,
+    trust: TrustState,
     next: u64,
 }
 impl Ledger {
     /// Keys 2 and 3 are its authorities.
     fn new() -> Self {
-        let registry = TrustState::genesis(ledger(), &fixtures::genesis());
-        Self { registry, next: 1 }
+        let trust = TrustState::genesis(ledger(), &fixtures::genesis());
+        Self { trust, next: 1 }
     }
 
     fn refused(&self, statement: &TrustStatement, time: Micros) -> TrustRefusal {
-        self.registry.judge(statement, id(2), time).unwrap_err()
+        self.trust.judge(statement, id(2), time).unwrap_err()
     }
 
     fn take(&mut self, statement: &TrustStatement, time: Micros) -> LeafIndex {
-        self.registry.judge(statement, id(2), time).unwrap();
+        self.trust.judge(statement, id(2), time).unwrap();
         let leaf = LeafIndex::new(self.next);
         let hash = leaf_hash(&self.next.to_be_bytes());
-        let version = self.registry.version();
-        self.registry.apply(statement, time, leaf, hash);
-        assert_ne!(self.registry.version(), version);
+        let version = self.trust.version();
+        self.trust.apply(statement, time, leaf, hash);
+        assert_ne!(self.trust.version(), version);
         let head = TrustLink {
             leaf_index: leaf,
             leaf_hash: hash,
         };
-        assert_eq!(self.registry.head(), head);
+        assert_eq!(self.trust.head(), head);
         self.next += 3;
         leaf
     }
@@ -128,31 +128,28 @@ fn content(byte: u8) -> CommitmentDigest {
 }
 #[test]
 fn a_new_ledger_has_its_authorities_alone() {
-    let registry = Ledger::new().registry;
+    let trust = Ledger::new().trust;
     let genesis = TrustLink {
         leaf_index: LeafIndex::new(0),
         leaf_hash: *ledger().hash(),
     };
-    assert_eq!(registry.head(), genesis);
-    assert_eq!(registry.ledger_id(), ledger());
+    assert_eq!(trust.head(), genesis);
+    assert_eq!(trust.ledger_id(), ledger());
     for seed in [2, 3] {
-        let key = registry.is_authority(id(seed));
+        let key = trust.is_authority(id(seed));
         assert_eq!(key, Some(signing_key(seed).public_key()));
     }
-    assert_eq!(registry.is_authority(id(4)), None);
-    assert_eq!(registry.authorities().count(), 2);
-    assert_eq!(registry.keys().count(), 0);
-    assert_eq!(registry.stable_until(at(0)), Micros::MAX);
-    assert_eq!(registry.retention_floor_us(), 0);
-    assert_eq!(registry.log_keys().all().len(), 1);
-    assert_eq!(
-        registry.log_keys().newest().key,
-        fixtures::genesis().log_key
-    );
-    assert!(registry.log_key_leaves().is_empty());
-    assert_eq!(registry.holds().count(), 0);
-    assert!(!registry.has_had_key(AGENT));
-    assert_eq!(registry.binding("gateway", AGENT, at(0)), None);
+    assert_eq!(trust.is_authority(id(4)), None);
+    assert_eq!(trust.authorities().count(), 2);
+    assert_eq!(trust.keys().count(), 0);
+    assert_eq!(trust.stable_until(at(0)), Micros::MAX);
+    assert_eq!(trust.retention_floor_us(), 0);
+    assert_eq!(trust.log_keys().all().len(), 1);
+    assert_eq!(trust.log_keys().newest().key, fixtures::genesis().log_key);
+    assert!(trust.log_key_leaves().is_empty());
+    assert_eq!(trust.holds().count(), 0);
+    assert!(!trust.has_had_key(AGENT));
+    assert_eq!(trust.binding("gateway", AGENT, at(0)), None);
 }
 /// One row for each reason to refuse a trust statement.
 #[test]
@@ -247,7 +244,7 @@ fn every_refusal() {
         (3, TrustRefusal::SignerUnknown { signer: id(3) }), // an authority once
         (9, TrustRefusal::SignerUnknown { signer: id(9) }),
     ] {
-        let judged = ledger.registry.judge(&release(2), id(seed), at(2));
+        let judged = ledger.trust.judge(&release(2), id(seed), at(2));
         assert_eq!(judged, Err(wanted));
     }
     // And what lies just beside the refusals.
@@ -260,7 +257,7 @@ fn every_refusal() {
         TrustStatement::Erasure(vec![content(8)]),
         rotate(9),
     ] {
-        ledger.registry.judge(&statement, id(4), at(2)).unwrap();
+        ledger.trust.judge(&statement, id(4), at(2)).unwrap();
     }
 }
 #[test]
@@ -294,63 +291,56 @@ fn a_key_speaks_from_its_beginning_to_its_end() {
         (Micros::MAX, Some(ended(Micros::MAX)), Micros::MAX),
     ];
     for (time, refusal, stable) in rows {
-        let registry = &ledger.registry;
-        assert_eq!(
-            registry.speaks(key_id, AGENT, time).err(),
-            refusal,
-            "{time}"
-        );
-        assert!(registry.has_had_key(AGENT), "whether it is in force or not");
-        assert_eq!(registry.stable_until(time), stable, "{time}");
+        let trust = &ledger.trust;
+        assert_eq!(trust.speaks(key_id, AGENT, time).err(), refusal, "{time}");
+        assert!(trust.has_had_key(AGENT), "whether it is in force or not");
+        assert_eq!(trust.stable_until(time), stable, "{time}");
     }
-    let registry = &ledger.registry;
-    let record = registry.key(key_id).unwrap();
+    let trust = &ledger.trust;
+    let record = trust.key(key_id).unwrap();
     assert_eq!(record.registered_leaf, leaf);
     assert_eq!(&record.public_key, signing_key(5).public_key());
     assert_eq!((record.role, &record.producer), (key.role, &key.producer));
     let other = KeyRefusal::OtherProducer { key_id };
-    assert_eq!(registry.speaks(key_id, OTHER, at(10)), Err(other));
+    assert_eq!(trust.speaks(key_id, OTHER, at(10)), Err(other));
     let unknown = KeyRefusal::Unknown { key_id: id(9) };
-    assert_eq!(registry.speaks(id(9), AGENT, at(10)), Err(unknown));
+    assert_eq!(trust.speaks(id(9), AGENT, at(10)), Err(unknown));
     let authority = KeyRefusal::Authority { key_id: id(2) };
-    assert_eq!(registry.speaks(id(2), AGENT, at(10)), Err(authority));
+    assert_eq!(trust.speaks(id(2), AGENT, at(10)), Err(authority));
 
     let leaf = ledger.take(&revoke(5), at(11));
-    let registry = &ledger.registry;
+    let trust = &ledger.trust;
     let revoked = KeyRefusal::Revoked {
         key_id,
         revoked_at: at(11),
     };
-    assert_eq!(registry.speaks(key_id, AGENT, at(12)), Err(revoked));
-    assert!(registry.has_had_key(AGENT), "a revoked key opens no door");
-    let record = registry.key(key_id).unwrap();
+    assert_eq!(trust.speaks(key_id, AGENT, at(12)), Err(revoked));
+    assert!(trust.has_had_key(AGENT), "a revoked key opens no door");
+    let record = trust.key(key_id).unwrap();
     assert_eq!(record.revoked_leaf, Some(leaf));
     assert_eq!(record.compromised_since, Some(at(-5)));
 
     // Another key of the same producer is not touched.
     ledger.take(&register(6, AGENT), at(13));
-    assert!(ledger.registry.has_had_key(AGENT));
-    assert!(!ledger.registry.has_had_key(OTHER));
+    assert!(ledger.trust.has_had_key(AGENT));
+    assert!(!ledger.trust.has_had_key(OTHER));
 }
 #[test]
 fn a_binding_is_replaced_and_ends() {
     let mut ledger = Ledger::new();
     let first = ledger.take(&bind(AGENT, at(10)), at(0));
-    let bound = |ledger: &Ledger, time| ledger.registry.binding("gateway", AGENT, time);
+    let bound = |ledger: &Ledger, time| ledger.trust.binding("gateway", AGENT, time);
     assert_eq!(bound(&ledger, at(0)), Some(first));
     assert_eq!(bound(&ledger, at(9)), Some(first));
     assert_eq!(bound(&ledger, at(10)), None);
-    assert_eq!(ledger.registry.stable_until(at(0)), at(10));
-    assert_eq!(ledger.registry.binding("gateway", OTHER, at(0)), None);
-    assert_eq!(ledger.registry.binding("other", AGENT, at(0)), None);
+    assert_eq!(ledger.trust.stable_until(at(0)), at(10));
+    assert_eq!(ledger.trust.binding("gateway", OTHER, at(0)), None);
+    assert_eq!(ledger.trust.binding("other", AGENT, at(0)), None);
     let second = ledger.take(&bind(AGENT, Micros::MAX), at(1));
     assert_eq!(bound(&ledger, at(100)), Some(second));
     let third = ledger.take(&bind(OTHER, Micros::MAX), at(1));
     assert_eq!(bound(&ledger, at(100)), Some(second));
-    assert_eq!(
-        ledger.registry.binding("gateway", OTHER, at(1)),
-        Some(third)
-    );
+    assert_eq!(ledger.trust.binding("gateway", OTHER, at(1)), Some(third));
     ledger.take(&bind(AGENT, Micros::new(1)), at(2));
     assert_eq!(bound(&ledger, at(2)), None, "ended at once");
 }
@@ -365,7 +355,7 @@ fn what_may_be_erased() {
     };
     let references = [reference(5, own), reference(30, other), reference(1, own)];
     let ask = |ledger: &Ledger, references: &[Reference], time| {
-        ledger.registry.erasable(&content(7), references, time)
+        ledger.trust.erasable(&content(7), references, time)
     };
     assert_eq!(ask(&ledger, &references, at(31)), Ok(()));
 
@@ -375,7 +365,7 @@ fn what_may_be_erased() {
         },
         at(31),
     );
-    assert_eq!(ledger.registry.retention_floor_us(), 10_000_000);
+    assert_eq!(ledger.trust.retention_floor_us(), 10_000_000);
     let until = |until, time| ErasureRefusal::Retention {
         commitment: content(7),
         until,
@@ -414,14 +404,14 @@ fn what_may_be_erased() {
     );
     ledger.take(&place(4, HoldScope::Commitment(content(7))), at(41));
     assert_eq!(ask(&ledger, &[], at(50)), Err(held(4)));
-    assert_eq!(ledger.registry.erasable(&content(8), &[], at(50)), Ok(()));
+    assert_eq!(ledger.trust.erasable(&content(8), &[], at(50)), Ok(()));
     ledger.take(&release(4), at(42));
     assert_eq!(ask(&ledger, &references, at(50)), Err(held(5)));
     ledger.take(&release(5), at(42));
     assert_eq!(ask(&ledger, &references, at(50)), Ok(()));
     ledger.take(&place(6, HoldScope::Ledger), at(42));
     assert_eq!(ask(&ledger, &references, at(50)), Err(held(6)));
-    assert_eq!(ledger.registry.holds().count(), 1);
+    assert_eq!(ledger.trust.holds().count(), 1);
     let erasure = TrustStatement::Erasure(vec![content(7)]);
     let refused = TrustRefusal::Erasure(held(6));
     assert_eq!(ledger.refused(&erasure, at(50)), refused);
@@ -516,48 +506,48 @@ proptest! {
     /// What was judged is applied; the same again from the start is the same; and each answer holds
     /// for as long as it is said to.
     #[test]
-    fn replay_gives_the_same_registry(steps in vec(any_step(), 1..40)) {
-        let mut registry = Ledger::new().registry;
+    fn replay_gives_the_same_trust_state(steps in vec(any_step(), 1..40)) {
+        let mut trust = Ledger::new().trust;
         let mut taken = Vec::new();
         let mut time = at(0);
         for (position, (statement, signer, later)) in steps.iter().enumerate() {
             time = Micros::new(time.get() + later * 1_000_000);
-            if registry.judge(statement, id(*signer), time).is_err() {
+            if trust.judge(statement, id(*signer), time).is_err() {
                 continue;
             }
             let leaf = LeafIndex::new(position as u64 + 1);
             let hash = leaf_hash(&position.to_be_bytes());
-            registry.apply(statement, time, leaf, hash);
+            trust.apply(statement, time, leaf, hash);
             taken.push((statement, *signer, time, leaf, hash));
-            prop_assert_eq!(registry.version(), taken.len() as u64);
+            prop_assert_eq!(trust.version(), taken.len() as u64);
 
             // No key is both, none is registered twice, and the short cut says what the keys say.
-            for key in registry.keys() {
-                prop_assert_eq!(registry.is_authority(key.key_id), None);
+            for key in trust.keys() {
+                prop_assert_eq!(trust.is_authority(key.key_id), None);
             }
-            let moment = registry.stable_until(time);
+            let moment = trust.stable_until(time);
             prop_assert!(moment > time);
             let last = Micros::new(moment.get() - 1);
             for producer in [AGENT, OTHER] {
-                let registered = registry.keys().any(|key| key.producer == producer);
-                prop_assert_eq!(registry.has_had_key(producer), registered);
-                for key in registry.keys() {
-                    let now = registry.speaks(key.key_id, producer, time).is_ok();
-                    let then = registry.speaks(key.key_id, producer, last).is_ok();
+                let registered = trust.keys().any(|key| key.producer == producer);
+                prop_assert_eq!(trust.has_had_key(producer), registered);
+                for key in trust.keys() {
+                    let now = trust.speaks(key.key_id, producer, time).is_ok();
+                    let then = trust.speaks(key.key_id, producer, last).is_ok();
                     prop_assert_eq!(now, then);
                 }
                 prop_assert_eq!(
-                    registry.binding("gateway", producer, time),
-                    registry.binding("gateway", producer, last)
+                    trust.binding("gateway", producer, time),
+                    trust.binding("gateway", producer, last)
                 );
             }
         }
-        let mut again = Ledger::new().registry;
+        let mut again = Ledger::new().trust;
         for (statement, signer, time, leaf, hash) in taken {
             prop_assert_eq!(again.judge(statement, id(signer), time), Ok(()));
             again.apply(statement, time, leaf, hash);
         }
-        prop_assert_eq!(again, registry);
+        prop_assert_eq!(again, trust);
     }
 
     /// Whatever becomes of a trust statement's bytes: parsed as its header says, judged and applied
@@ -578,7 +568,7 @@ proptest! {
 #[test]
 fn a_hash_is_not_taken_for_another() {
     // Two registries that differ in one leaf's hash are not equal: the next link would differ.
-    let mut one = Ledger::new().registry;
+    let mut one = Ledger::new().trust;
     let mut two = one.clone();
     let statement = register(5, AGENT);
     one.apply(&statement, at(0), LeafIndex::new(1), Hash::new([1; 32]));

@@ -42,7 +42,7 @@ impl State {
                     leaf: Some(Leaf::LeafIndex(leaf)),
                     ..v1::GetBatchProofRequest::default()
                 })?;
-                let covered = Covered::verify(&proof, replay.registry(), &head);
+                let covered = Covered::verify(&proof, replay.trust(), &head);
                 Some(covered.map_err(|error| fails(&error))?)
             } else {
                 None

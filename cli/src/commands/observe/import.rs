@@ -190,7 +190,7 @@ async fn can_prove(ledger: &Ledger, signing: &Signing) -> CommandResult<bool> {
         return Ok(false);
     };
     let trust = ledger.trust_chain().await?;
-    let record = trust.registry.key(signature::key_id(key.public_key()));
+    let record = trust.state.key(signature::key_id(key.public_key()));
     Ok(record.is_none_or(|record| record.role != KeyRole::Importer))
 }
 

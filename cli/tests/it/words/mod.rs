@@ -487,7 +487,7 @@ async fn a_false_digest_is_an_alarm() {
     let mut story = Story::cleared();
     story.decide();
     let behind = story.ledger.next_leaf();
-    let head = story.ledger.registry.head();
+    let head = story.ledger.trust.head();
     let receipt = Body::TaskReceipt(v1::TaskReceipt {
         through_leaf: behind - 1,
         count: story.ledger.task(1).count,

@@ -228,7 +228,7 @@ fn check_session(run: &Run) {
         let header = statement::parse(&made.payload).unwrap();
         assert_eq!(
             session::judge(state.as_ref(), &header, session::Binding::Nobody),
-            Ok(Judgement::Next)
+            Ok(SequencePosition::Next)
         );
         let digest = PayloadDigest::of(&Bytes::clone(&made.payload));
         match &mut state {

@@ -14,7 +14,7 @@ use deed_client::{
 use deed_evidence::{
     LedgerId, Micros, PayloadDigest, Sequence, WireError,
     commitment::{Salt, opens},
-    session::{self, Judgement},
+    session::{self, SequencePosition},
     statement,
 };
 use deed_proto::v1::{self, statement::Body, task_opened::Objective};

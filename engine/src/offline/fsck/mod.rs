@@ -256,8 +256,8 @@ impl<'s> LedgerCheck<'s> {
         ended.map_err(|error| self.differs(error.to_string()))?;
         self.newest_head(expected, head, &newest)?;
         self.log_keys()?;
-        let registry = self.replay()?.registry();
-        if let Err(unreadable) = registry.can_judge(BodyKind::Intent) {
+        let trust = self.replay()?.trust();
+        if let Err(unreadable) = trust.can_judge(BodyKind::Intent) {
             let name = &self.record.name;
             report
                 .unreadable
@@ -307,7 +307,7 @@ impl<'s> LedgerCheck<'s> {
 
     /// Returns the keys that sign heads, as far as the entries have been replayed.
     fn keys(&self) -> Result<&LogKeys, FsckError> {
-        Ok(self.replay()?.registry().log_keys())
+        Ok(self.replay()?.trust().log_keys())
     }
 
     /// Opens a head whose leaves have all been replayed, with the keys that sign its size.

@@ -1,8 +1,10 @@
 //! Applying what happens at a leaf: a statement, the timers that are due, an entry of the ledger.
 //!
 //! Everything that is applied at a leaf gets one [`Apply`]: the ledger's assessment with the [`View`]
-//! through which it reads, the leaf, effective time there, and the author. Each body of a statement
-//! has a file here, with the method that applies it; [`Apply::statement`] calls it.
+//! through which it reads, the leaf, effective time there, and the author. Each body that changes a
+//! task, grant or act has a file here, with the method that applies it; [`Apply::statement`] calls it.
+//! What every statement says of its session, Heartbeat too, is in `assess/session.rs`. What several
+//! bodies share stands beside this directory.
 
 mod approval;
 mod decision;
@@ -60,7 +62,8 @@ pub(super) struct Apply<'a, V> {
     pub(super) claimed: bool,
 }
 
-/// The author of a statement.
+/// A statement's author as the assessment takes it: the producer, the key of the signature, and what
+/// the trust state has on record of that key.
 #[derive(Clone, Copy)]
 pub(super) struct Author<'a> {
     pub(super) producer: &'a str,
@@ -171,7 +174,30 @@ impl<V: View> Apply<'_, V> {
                 },
                 _,
             ) => self.key_compromised(*key, *since)?,
-            _ => {}
+            // A key that ended, and that nobody else had, ends no act.
+            (
+                Body::KeyRevoked {
+                    compromised_since: None,
+                    ..
+                },
+                _,
+            ) => {}
+            // `session_spoke` has taken what these say.
+            (Body::Heartbeat { .. } | Body::SessionClosed, _) => {}
+            (Body::Nothing, _) => {}
+            // `statement::parse` refuses them without a task.
+            (
+                Body::TaskOpened { .. }
+                | Body::TaskClosed { .. }
+                | Body::Grant(_)
+                | Body::GrantAccepted { .. }
+                | Body::Revocation { .. }
+                | Body::Intent(_)
+                | Body::Outcome(_)
+                | Body::Decision { .. }
+                | Body::Approval(_),
+                None,
+            ) => {}
         }
         self.finish_timers()?;
         Ok(None)

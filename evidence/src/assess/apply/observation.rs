@@ -53,7 +53,7 @@ impl<V: View> Apply<'_, V> {
         }
         let owns = |effect: &&Effect| system.is_some_and(|system| system.owns(&effect.resource));
         let (own, claimed): (Vec<&Effect>, Vec<&Effect>) = seen.iter().partition(owns);
-        let sight = ObservedEffects {
+        let observed = ObservedEffects {
             own: own.into_iter().map(ObservedEffect::of).collect(),
             claimed: claimed.into_iter().map(ObservedEffect::of).collect(),
             observed_at,
@@ -61,7 +61,7 @@ impl<V: View> Apply<'_, V> {
             parsed,
         };
         let mut budget = Budget::of_search(bytes);
-        if !sight.own.is_empty() {
+        if !observed.own.is_empty() {
             let mut budget = Budget::of_tokens(bytes);
             self.tokens_seen(parsed, &mut budget)?;
         }
@@ -70,7 +70,7 @@ impl<V: View> Apply<'_, V> {
                 act: self.act_named(task, &intent)?,
                 missed: 0,
             },
-            None => self.act_correlated(&sight, &mut budget)?,
+            None => self.act_correlated(&observed, &mut budget)?,
         };
         if found.missed > 0 {
             // Whether it is of one of these is not known: that it is of no act is not said.
@@ -82,14 +82,14 @@ impl<V: View> Apply<'_, V> {
             self.find(FindingKind::NotCompared).says(detail)?;
         }
         match found.act {
-            Some(act) => self.observed(act, &sight),
+            Some(act) => self.observed(act, &observed),
             None if found.missed > 0 => Ok(()),
-            None => self.observed_of_nothing(&sight),
+            None => self.observed_of_nothing(&observed),
         }
     }
 
     /// Takes an Observation that belongs to no act here.
-    fn observed_of_nothing(&mut self, sight: &ObservedEffects<'_>) -> Result<(), V::Error> {
+    fn observed_of_nothing(&mut self, observed: &ObservedEffects<'_>) -> Result<(), V::Error> {
         let list = |effects: &[ObservedEffect], what: &str| {
             let first = effects.first();
             let first = first.map_or_else(String::new, |one| one.effect.told());
@@ -98,27 +98,27 @@ impl<V: View> Apply<'_, V> {
                 n => format!("{n} effects were {what} that belong to no Intent here: {first}, ..."),
             }
         };
-        if !sight.own.is_empty() {
-            let detail = list(&sight.own, "seen");
+        if !observed.own.is_empty() {
+            let detail = list(&observed.own, "seen");
             self.find(FindingKind::HiddenSideEffect).says(detail)?;
         }
-        if !sight.claimed.is_empty() && may_claim(self.author) {
-            let detail = list(&sight.claimed, "claimed");
+        if !observed.claimed.is_empty() && may_claim(self.author) {
+            let detail = list(&observed.claimed, "claimed");
             self.find(FindingKind::UnprovenClaim).says(detail)?;
         }
         Ok(())
     }
 
     /// Takes what was seen of an act.
-    fn observed(&mut self, mut act: Act, sight: &ObservedEffects<'_>) -> Result<(), V::Error> {
+    fn observed(&mut self, mut act: Act, observed: &ObservedEffects<'_>) -> Result<(), V::Error> {
         let system = effects::system(self.author.producer);
-        let remembers = (!sight.own.is_empty()).then_some(system);
+        let remembers = (!observed.own.is_empty()).then_some(system);
         self.with_effects(&mut act, remembers)?;
-        self.compares(&act, sight.own.len() + sight.claimed.len());
-        let rival = self.author.record.filter(|_| !sight.own.is_empty());
+        self.compares(&act, observed.own.len() + observed.claimed.len());
+        let rival = self.author.record.filter(|_| !observed.own.is_empty());
         let rival = rival
             .and_then(|system| keys::rival(&act, self.trust, system, EvidencePart::Observation));
-        let proves = !sight.own.is_empty() && rival.is_none();
+        let proves = !observed.own.is_empty() && rival.is_none();
         if let Some(rival) = rival {
             self.find(FindingKind::UnprovenClaim)
                 .in_task(task_of(&act))
@@ -126,11 +126,11 @@ impl<V: View> Apply<'_, V> {
                 .says(
                     "the system has the controller of somebody who acts, decides or approves here",
                 )?;
-        } else if !sight.claimed.is_empty() && may_claim(self.author) {
-            self.claimed_of(&act, sight)?;
+        } else if !observed.claimed.is_empty() && may_claim(self.author) {
+            self.claimed_of(&act, observed)?;
         }
         if proves {
-            self.saw(&mut act, sight)?;
+            self.saw(&mut act, observed)?;
         }
         if act.observations.len() >= LIST_MAX {
             // A mere claim gives way to an independent system's Observation.
@@ -147,12 +147,12 @@ impl<V: View> Apply<'_, V> {
     }
 
     /// Notes what somebody says of an act that they cannot prove.
-    fn claimed_of(&mut self, act: &Act, sight: &ObservedEffects<'_>) -> Result<(), V::Error> {
-        let compared = effects::look_up(act, &sight.claimed, &[]);
+    fn claimed_of(&mut self, act: &Act, observed: &ObservedEffects<'_>) -> Result<(), V::Error> {
+        let compared = effects::look_up(act, &observed.claimed, &[]);
         let other = compared
             .seen
             .iter()
-            .zip(&sight.claimed)
+            .zip(&observed.claimed)
             .map(|(seen, one)| (seen, &one.effect))
             .find(|(seen, _)| {
                 matches!(
@@ -163,7 +163,7 @@ impl<V: View> Apply<'_, V> {
         let detail = match (other, self.author.has_role(KeyRole::DownstreamSystem)) {
             (None, false) => return Ok(()),
             (_, true) => {
-                let effect = &sight.claimed[0].effect;
+                let effect = &observed.claimed[0].effect;
                 format!(
                     "{} is no resource that this system's key is registered for",
                     effect.resource
@@ -181,27 +181,27 @@ impl<V: View> Apply<'_, V> {
     }
 
     /// An independent system saw resources of its own change.
-    fn saw(&mut self, act: &mut Act, sight: &ObservedEffects<'_>) -> Result<(), V::Error> {
+    fn saw(&mut self, act: &mut Act, observed: &ObservedEffects<'_>) -> Result<(), V::Error> {
         if let (Some(task), Some(key)) = (task_of(act), self.author.key)
-            && sight.task != Some(task)
+            && observed.task != Some(task)
         {
             // It spoke of the task, if not in it: should the key turn out compromised, the task is
             // flagged.
             self.key_speaks(task, key)?;
         }
-        let mut other = self.hold_against_clearance(act, sight)?;
+        let mut other = self.hold_against_clearance(act, observed)?;
         let system = effects::system(self.author.producer);
         if !self.has_room(act, system)? {
             return Ok(());
         }
-        let compared = effects::look_up(act, &sight.own, &system);
+        let compared = effects::look_up(act, &observed.own, &system);
         compared.make_room(act);
         let mut taken = effects::expected_taken(act, &system);
         let mut beyond_bound = false;
-        for at in effects::most_exact_first(&sight.own) {
-            let (effect, seen) = (&sight.own[at].effect, compared.seen[at]);
+        for at in effects::most_exact_first(&observed.own) {
+            let (effect, seen) = (&observed.own[at].effect, compared.seen[at]);
             if seen == EffectMatch::Again {
-                if let Some(detail) = said_more(act, &sight.own[at], &system) {
+                if let Some(detail) = said_more(act, &observed.own[at], &system) {
                     other = true;
                     self.find(FindingKind::EffectMismatch)
                         .of(act)
@@ -230,7 +230,7 @@ impl<V: View> Apply<'_, V> {
                     at_us: self.at.get(),
                     key: copied(self.author.key_bytes()),
                     system: copied(&system),
-                    effect: sight.own[at].print.clone(),
+                    effect: observed.own[at].print.clone(),
                     declared: declared(seen),
                     expected,
                 });
@@ -315,12 +315,12 @@ impl<V: View> Apply<'_, V> {
     fn hold_against_clearance(
         &mut self,
         act: &mut Act,
-        sight: &ObservedEffects<'_>,
+        observed: &ObservedEffects<'_>,
     ) -> Result<bool, V::Error> {
         let state = self.effective_state(act)?;
         let cleared = matches!(state, State::Cleared | State::Completed | State::Overdue);
         let cleared_at = act.cleared_at_us.max(act.at_us);
-        let seen_at = sight.observed_at.get();
+        let seen_at = observed.observed_at.get();
         let (kind, detail) = if cleared {
             if seen_at == 0 || cleared_at.saturating_sub(seen_at) <= SKEW_US {
                 return Ok(false);

@@ -1,14 +1,12 @@
 //! Assessing statements of a task again.
 
 use bytes::Bytes;
-use deed_tlog::leaf_hash;
 
-use super::{AuthoredStatement, Covered, LeafStatement, TaskReplay, past::Past};
+use super::{Covered, LeafStatement, TaskReplay, past::Past};
 use crate::{
-    Micros,
-    assess::{Assessed, Assessor, RecordedStatement, body, body::ParsedBody},
+    assess::{Assessed, Assessor, body, body::ParsedBody},
     entry::Entry,
-    replay::Fault,
+    replay::{AuthoredStatement, Fault},
 };
 
 impl TaskReplay {
@@ -17,13 +15,13 @@ impl TaskReplay {
         authored: AuthoredStatement<'_>,
     ) -> Result<Option<Assessed>, Fault> {
         let at = self.at;
-        let parsed = ParsedBody::read(&authored.bytes.slice_ref(authored.entry.payload))?;
+        let parsed = authored.parsed()?;
         self.shared |= authored.header.task == Some(self.task) && names_what_others_may(&parsed);
-        let Some((assessor, mut past, registry)) = self.machine() else {
+        let Some((assessor, mut past, trust)) = self.machine() else {
             return Ok(None);
         };
-        registry.can_judge(authored.header.body)?;
-        let assessed = assessor.record(&mut past, registry, &recorded(authored, &parsed, at))?;
+        trust.can_judge(authored.header.body)?;
+        let assessed = assessor.record(&mut past, trust, &authored.recorded(&parsed, at))?;
         let implicit = assessor.implicit(authored.leaf).cloned();
         if let Some(implicit) = implicit {
             self.implicit.insert(authored.leaf, implicit);
@@ -37,11 +35,11 @@ impl TaskReplay {
         first: u64,
     ) -> Result<Assessed, Fault> {
         let (at, sequence) = (self.at, authored.header.sequence);
-        let Some((assessor, mut past, registry)) = self.machine() else {
+        let Some((assessor, mut past, trust)) = self.machine() else {
             return Err(Fault::Again { sequence });
         };
-        let parsed = ParsedBody::read(&authored.bytes.slice_ref(authored.entry.payload))?;
-        assessor.equivocation(&mut past, registry, &recorded(authored, &parsed, at), first)
+        let parsed = authored.parsed()?;
+        assessor.equivocation(&mut past, trust, &authored.recorded(&parsed, at), first)
     }
 
     /// Takes a statement of a batch that is kept as evidence, and that contradicts nothing itself.
@@ -50,12 +48,12 @@ impl TaskReplay {
         authored: AuthoredStatement<'_>,
     ) -> Result<Option<Assessed>, Fault> {
         let at = self.at;
-        let Some((assessor, mut past, registry)) = self.machine() else {
+        let Some((assessor, mut past, trust)) = self.machine() else {
             return Ok(None);
         };
-        let parsed = ParsedBody::read(&authored.bytes.slice_ref(authored.entry.payload))?;
+        let parsed = authored.parsed()?;
         assessor
-            .beside(&mut past, registry, &recorded(authored, &parsed, at))
+            .beside(&mut past, trust, &authored.recorded(&parsed, at))
             .map(Some)
     }
 
@@ -90,15 +88,15 @@ impl TaskReplay {
             places: &self.places,
             sessions: &self.sessions,
         };
-        let registry = self.chain.registry();
-        registry.can_judge(header.body)?;
+        let trust = self.chain.trust();
+        trust.can_judge(header.body)?;
         let mut assessor = Assessor::restore(self.id);
         assessor.look_ahead(&mut past)?;
         while assessor.is_due(at) {
-            assessor.advance(&mut past, registry, index, at)?;
+            assessor.advance(&mut past, trust, index, at)?;
         }
-        let parsed = ParsedBody::read(&bytes.slice_ref(entry.payload))?;
-        assessor.record(&mut past, registry, &recorded(authored, &parsed, at))
+        let parsed = authored.parsed()?;
+        assessor.record(&mut past, trust, &authored.recorded(&parsed, at))
     }
 }
 
@@ -108,23 +106,5 @@ fn names_what_others_may(parsed: &ParsedBody) -> bool {
         body::Body::Intent(_) => !parsed.correlation_keys.is_empty(),
         body::Body::Grant(grant) => grant.outside_token.is_some(),
         _ => false,
-    }
-}
-
-fn recorded<'a>(
-    authored: AuthoredStatement<'a>,
-    parsed: &'a ParsedBody,
-    at: Micros,
-) -> RecordedStatement<'a> {
-    RecordedStatement {
-        leaf: authored.leaf,
-        leaf_hash: leaf_hash(authored.bytes),
-        at,
-        received_at: authored.entry.received_at,
-        header: authored.header,
-        payload: authored.entry.payload,
-        payload_digest: None,
-        parsed,
-        key: authored.speaker.key,
     }
 }

@@ -23,23 +23,23 @@ pub struct Covered {
 }
 
 impl Covered {
-    /// Verifies a batch proof under the key that `registry` has for its signer. Whether that key was
+    /// Verifies a batch proof under the key that `trust` has for its signer. Whether that key was
     /// in force is judged when the statement is taken.
     ///
     /// # Errors
     /// [`Fault`] for what does not hold.
     pub fn verify(
         proof: &v1::GetBatchProofResponse,
-        registry: &TrustState,
+        trust: &TrustState,
         head: &TreeHead,
     ) -> Result<Self, Fault> {
         let fails = |error: PathError| Fault::BatchPath(Box::new(error));
         let signer = batch::signer(proof).map_err(fails)?;
-        let key = registry
+        let key = trust
             .key(signer)
             .map(|record| &record.public_key)
             .ok_or(Fault::KeyUnknown { key: signer })?;
-        let path = batch::verify_path(proof, registry.ledger_id(), key, head).map_err(fails)?;
+        let path = batch::verify_path(proof, trust.ledger_id(), key, head).map_err(fails)?;
         Self::of(proof, path)
     }
 

@@ -34,14 +34,10 @@ pub use verdict::{Close, Receipted, Signed, TaskVerdict};
 
 use past::Past;
 
-use super::{Fault, Kept, ReplayError, assesses, speaker};
+use super::{AuthoredStatement, Fault, Kept, ReplayError, assesses, speaker};
 use crate::{
     KeyId, LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId,
-    assess::{
-        Assessed, Assessor, ImplicitIntent,
-        body::{self, ParsedBody},
-        digest,
-    },
+    assess::{Assessed, Assessor, ImplicitIntent, body, digest},
     entry::{Entry, is_late},
     genesis::Genesis,
     session::Binding,
@@ -61,7 +57,7 @@ struct Last {
 
 /// The first statement that is known at a place in a session.
 #[derive(Debug, Clone, Copy)]
-struct Placed {
+struct RecordedLeaf {
     leaf: u64,
     payload: PayloadDigest,
     /// `None` if nobody has signed it.
@@ -100,7 +96,7 @@ pub struct TaskReplay {
     at: Micros,
     next_leaf: u64,
     sessions: HashMap<SessionId, Last>,
-    places: HashMap<(SessionId, Sequence), Placed>,
+    places: HashMap<(SessionId, Sequence), RecordedLeaf>,
     batch: Option<SeenBatch>,
     running: Running,
     /// The leaf behind which the ledger writes what it owes: the end of the newest unit.
@@ -158,19 +154,9 @@ impl<'a> LeafStatement<'a> {
     }
 }
 
-/// A statement with where it stands and who says it.
-#[derive(Clone, Copy)]
-struct AuthoredStatement<'a> {
-    leaf: u64,
-    bytes: &'a Bytes,
-    entry: &'a Entry<'a>,
-    header: &'a Header<'a>,
-    speaker: Speaker,
-}
-
 impl TaskReplay {
     /// Begins with the genesis entry's bytes. Whether it is the ledger that was meant is for the
-    /// caller to compare: [`TaskReplay::registry`].
+    /// caller to compare: [`TaskReplay::trust`].
     ///
     /// # Errors
     /// [`Fault::Genesis`].
@@ -181,7 +167,7 @@ impl TaskReplay {
         Ok(Self {
             id,
             task,
-            assessor: assesses(chain.registry()).then(|| Assessor::new(id)),
+            assessor: assesses(chain.trust()).then(|| Assessor::new(id)),
             chain,
             kept: Kept::default(),
             implicit: HashMap::new(),
@@ -300,8 +286,8 @@ impl TaskReplay {
 
     /// The trust state, as far as trust statements were given.
     #[must_use]
-    pub const fn registry(&self) -> &TrustState {
-        self.chain.registry()
+    pub const fn trust(&self) -> &TrustState {
+        self.chain.trust()
     }
 
     /// Reads the entry at a leaf behind those before, with the effective time there.
@@ -313,7 +299,7 @@ impl TaskReplay {
         }
         self.next_leaf = index.saturating_add(1);
         let entry = Entry::parse(bytes)?;
-        if assesses(self.chain.registry()) && is_late(entry.received_at, self.at) {
+        if assesses(self.chain.trust()) && is_late(entry.received_at, self.at) {
             return Err(Fault::Late {
                 received_at: entry.received_at,
                 effective_time: self.at,
@@ -365,7 +351,7 @@ impl TaskReplay {
             return Ok(None);
         }
         let assessed = if matches!(part, Part::Trust) {
-            let assessed = self.trust(statement)?;
+            let assessed = self.trust_statement(statement)?;
             if header.task == Some(self.task) {
                 self.count(index, bytes);
             }
@@ -398,14 +384,14 @@ impl TaskReplay {
             places: &self.places,
             sessions: &self.sessions,
         };
-        Some((self.assessor.as_mut()?, past, self.chain.registry()))
+        Some((self.assessor.as_mut()?, past, self.chain.trust()))
     }
 
-    fn trust(&mut self, statement: LeafStatement<'_>) -> Result<Option<Assessed>, Fault> {
+    fn trust_statement(&mut self, statement: LeafStatement<'_>) -> Result<Option<Assessed>, Fault> {
         let leaf = statement.leaf;
         self.chain.push(LeafIndex::new(leaf), statement.bytes)?;
         self.unit_end = leaf;
-        if self.assessor.is_none() && assesses(self.chain.registry()) {
+        if self.assessor.is_none() && assesses(self.chain.trust()) {
             self.assessor = Some(Assessor::new(self.id));
         }
         let entry = statement.entry;
@@ -444,7 +430,7 @@ impl TaskReplay {
             return self.beside(authored);
         }
         if let Some(breach) = header.breach
-            && super::assesses(self.registry())
+            && super::assesses(self.trust())
         {
             return Err(Fault::Breach(breach));
         }
@@ -464,7 +450,7 @@ impl TaskReplay {
     /// at any leaf a deadline of another one may have come. So which finding it is of is never shown
     /// here, and the verdict's findings have none.
     fn disposition(&mut self, authored: AuthoredStatement<'_>) -> Result<Option<Assessed>, Fault> {
-        let parsed = ParsedBody::read(&authored.bytes.slice_ref(authored.entry.payload))?;
+        let parsed = authored.parsed()?;
         let is_ours = authored.header.task == Some(self.task);
         if let body::Body::Disposition { leaf, .. } = parsed.body {
             let mut found = self.kept.findings.range((leaf, 0)..=(leaf, u32::MAX));

@@ -33,13 +33,13 @@ impl TaskReplay {
 
     pub(super) fn advance(&mut self, index: u64, at: Micros) -> Result<(), Fault> {
         self.at = at;
-        let Some((assessor, mut past, registry)) = self.machine() else {
+        let Some((assessor, mut past, trust)) = self.machine() else {
             return Ok(());
         };
         // All of it: where the ledger wrote Ticks in between, they are not among these entries.
-        assessor.advance(&mut past, registry, index, at)?;
+        assessor.advance(&mut past, trust, index, at)?;
         while assessor.is_due(at) {
-            assessor.advance(&mut past, registry, index, at)?;
+            assessor.advance(&mut past, trust, index, at)?;
         }
         Ok(())
     }
@@ -73,11 +73,11 @@ impl TaskReplay {
     /// The next entry that the ledger has to write for this task.
     fn pending_entry(&mut self, index: u64) -> Result<Option<Bytes>, Fault> {
         let (at, task) = (self.at, self.task);
-        let Some((assessor, mut past, registry)) = self.machine() else {
+        let Some((assessor, mut past, trust)) = self.machine() else {
             return Ok(None);
         };
         while assessor.has_pending() {
-            let Some(entry) = assessor.ledger_entry(&mut past, registry, index, at)? else {
+            let Some(entry) = assessor.ledger_entry(&mut past, trust, index, at)? else {
                 return Ok(None);
             };
             // A Tick, or what belongs to a task that an Observation named.

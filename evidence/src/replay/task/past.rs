@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use super::{Last, Placed};
+use super::{Last, RecordedLeaf};
 use crate::{
     Sequence, SessionId,
     assess::{ImplicitIntent, Owner, Timer, View, cells::CellKey},
@@ -15,7 +15,7 @@ use crate::{
 pub(super) struct Past<'a> {
     pub(super) kept: &'a Kept,
     pub(super) implicit: &'a HashMap<u64, ImplicitIntent>,
-    pub(super) places: &'a HashMap<(SessionId, Sequence), Placed>,
+    pub(super) places: &'a HashMap<(SessionId, Sequence), RecordedLeaf>,
     pub(super) sessions: &'a HashMap<SessionId, Last>,
 }
 
@@ -30,7 +30,7 @@ impl View for Past<'_> {
         Ok(self
             .places
             .get(&(*session, sequence))
-            .map(|placed| placed.leaf))
+            .map(|recorded| recorded.leaf))
     }
 
     fn producer_of(&mut self, session: &SessionId) -> Result<Option<String>, Fault> {

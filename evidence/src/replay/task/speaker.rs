@@ -3,14 +3,12 @@
 use deed_proto::v1::Author;
 use deed_tlog::{LeafIndex, leaf_hash};
 
-use super::{
-    AuthoredStatement, Covered, Last, LeafStatement, Placed, SeenBatch, Signed, TaskReplay, Unshown,
-};
+use super::{Covered, Last, LeafStatement, RecordedLeaf, SeenBatch, Signed, TaskReplay, Unshown};
 use crate::{
     KeyId, PayloadDigest, Sequence,
     assess::SKEW_US,
     entry::Entry,
-    replay::{Fault, speaker},
+    replay::{AuthoredStatement, Fault, speaker},
     session::{self, Binding},
     signature,
     statement::BodyKind,
@@ -53,7 +51,7 @@ impl TaskReplay {
             Author::Ledger | Author::Unspecified => return Err(Fault::NotAnAuthor),
         };
         let may = self
-            .registry()
+            .trust()
             .may_speak(&speaker, statement.header.producer, self.at);
         match may {
             Ok(()) => {}
@@ -69,10 +67,10 @@ impl TaskReplay {
     fn verify(&mut self, entry: &Entry<'_>) -> Result<KeyId, Fault> {
         let signed = entry.signature.ok_or(Fault::SignatureMissing)?;
         let id = signed.key();
-        let registry = self.chain.registry();
-        let key = registry
+        let trust = self.chain.trust();
+        let key = trust
             .was_authority(id)
-            .or_else(|| registry.key(id).map(|record| &record.public_key))
+            .or_else(|| trust.key(id).map(|record| &record.public_key))
             .ok_or(Fault::KeyUnknown { key: id })?;
         let (kind, payload) = (entry.payload_type, entry.payload);
         signature::verify_with(key, kind, payload, signed.signature, &mut self.buffer)?;
@@ -125,19 +123,19 @@ impl TaskReplay {
             closed: header.body == BodyKind::SessionClosed,
         };
         self.sessions.insert(header.session, last);
-        let placed = Placed {
+        let recorded = RecordedLeaf {
             leaf: authored.leaf,
             payload: digest,
             key,
         };
-        self.places.insert(place, placed);
+        self.places.insert(place, recorded);
         Ok(None)
     }
 
     /// The one that speaks, to whom the session of a statement must belong, or it is refused.
     fn bound(&self, authored: AuthoredStatement<'_>) -> Result<Binding, Fault> {
         let header = authored.header;
-        let bound_to = self.registry().session_binding(&authored.speaker);
+        let bound_to = self.trust().session_binding(&authored.speaker);
         let taken = |last: &Last| last.bound_to != bound_to || last.producer != header.producer;
         if self.sessions.get(&header.session).is_some_and(taken) {
             return Err(session::Refusal::SessionTaken.into());
@@ -157,13 +155,13 @@ impl TaskReplay {
             // It took no place.
             return;
         }
-        let placed = Placed {
+        let recorded = RecordedLeaf {
             leaf: statement.leaf,
             payload: PayloadDigest::of(statement.entry.payload),
             key: Some(key),
         };
         let place = (statement.header.session, statement.header.sequence);
-        self.places.entry(place).or_insert(placed);
+        self.places.entry(place).or_insert(recorded);
     }
 
     /// Looks whether the batch of the statement that comes next is kept as evidence of an
@@ -185,8 +183,8 @@ impl TaskReplay {
         let behind = last.is_some_and(|last| last.sequence.get() >= first);
         let end = first.saturating_add(path.manifest.count.get().into());
         let taken = |sequence| {
-            let placed = self.places.get(&(session, Sequence::new(sequence)));
-            placed.is_some_and(|placed| placed.key == Some(path.key_id))
+            let recorded = self.places.get(&(session, Sequence::new(sequence)));
+            recorded.is_some_and(|recorded| recorded.key == Some(path.key_id))
         };
         let evidence = behind || (first..end).any(taken);
         self.batch = Some(SeenBatch {

@@ -79,7 +79,7 @@ pub struct TaskVerdict {
     /// Effective time, as far as the entries show it.
     pub known_time: Micros,
     /// The trust state behind the last trust statement that was given.
-    pub registry: TrustState,
+    pub trust: TrustState,
     /// Facts that stay the operator's word.
     pub unshown: Vec<Unshown>,
 }
@@ -135,7 +135,7 @@ impl TaskReplay {
             receipts: self.receipts,
             signed: self.signed,
             known_time: self.at,
-            registry: self.chain.into_registry(),
+            trust: self.chain.into_trust(),
         })
     }
 
@@ -148,11 +148,11 @@ impl TaskReplay {
         if last.is_none_or(more) {
             unshown.push(Unshown::Entries { receipted });
         }
-        let leaf = self.registry().head().leaf_index.get();
+        let leaf = self.trust().head().leaf_index.get();
         unshown.push(Unshown::Trust { leaf });
         unshown.push(Unshown::Outside);
         unshown.push(Unshown::Received);
-        let waits = |due: &crate::assess::Timer| !matches!(due.kind, TimerKind::Session(_));
+        let waits = |timer: &crate::assess::Timer| !matches!(timer.kind, TimerKind::Session(_));
         if self.kept.timers.keys().any(waits) {
             unshown.push(Unshown::Time { known: self.at });
         }
@@ -194,7 +194,7 @@ impl TaskReplay {
 
     fn act(&self, leaf: u64, task: &cells::Task) -> Option<v1::ActInfo> {
         let act = self.act_cell(leaf, task)?;
-        Some(layers::info(act, Some(task), self.registry()))
+        Some(layers::info(act, Some(task), self.trust()))
     }
 
     fn act_cell(&self, leaf: u64, task: &cells::Task) -> Option<cells::Act> {
@@ -249,7 +249,7 @@ impl TaskReplay {
         let chain = self.chain(hash);
         let grant = chain.first()?;
         let closed = task.state() == TaskState::Closed;
-        let (state, from) = effective_state(&chain, self.registry(), closed, self.at);
+        let (state, from) = effective_state(&chain, self.trust(), closed, self.at);
         Some(v1::GrantInfo {
             leaf_index: grant.leaf,
             leaf_hash: Bytes::copy_from_slice(hash.as_bytes()),

@@ -9,7 +9,7 @@ use deed_proto::v1::{
 use super::*;
 
 fn layers_of(stage: &Stage, intent: &Place) -> v1::Layers {
-    layers::of(&stage.ledger.act(intent.leaf), &stage.ledger.registry)
+    layers::of(&stage.ledger.act(intent.leaf), &stage.ledger.trust)
 }
 
 fn outcome_state(stage: &Stage, intent: &Place) -> OutcomeState {

@@ -171,7 +171,7 @@ fn a_customers_yes_is_claimed_and_never_proven() {
     for who in [ANYBODY, IMPORTER, AGENT, PLATFORM] {
         stage.approve(who, &intent, Verdict::Allow);
         assert_eq!(stage.state(&intent), IntentState::Waiting, "{who:?}");
-        let layers = layers::of(&stage.ledger.act(intent.leaf), &stage.ledger.registry);
+        let layers = layers::of(&stage.ledger.act(intent.leaf), &stage.ledger.trust);
         assert_eq!(layers.approval(), LayerState::Claimed, "{who:?}");
     }
     // A customer's no is no more than that: it is an approver who refuses.
@@ -179,7 +179,7 @@ fn a_customers_yes_is_claimed_and_never_proven() {
     assert_eq!(stage.state(&intent), IntentState::Waiting);
     stage.done(&intent);
     stage.approve(ANYBODY, &intent, Verdict::Allow);
-    let layers = layers::of(&stage.ledger.act(intent.leaf), &stage.ledger.registry);
+    let layers = layers::of(&stage.ledger.act(intent.leaf), &stage.ledger.trust);
     assert_eq!(layers.approval(), LayerState::Claimed);
     stage.replays();
 }
@@ -202,7 +202,7 @@ fn a_no_is_final_and_stays_on_record() {
     stage.decide(&intent, Verdict::Deny);
     assert_eq!(stage.kinds(), [F::DecisionDenied, F::DecisionDenied]);
     assert_eq!(stage.state(&intent), IntentState::Cleared);
-    let layers = layers::of(&stage.ledger.act(intent.leaf), &stage.ledger.registry);
+    let layers = layers::of(&stage.ledger.act(intent.leaf), &stage.ledger.trust);
     assert_eq!(layers.approval(), LayerState::Proven);
     assert_eq!(layers.authority(), LayerState::Proven);
     stage.replays();

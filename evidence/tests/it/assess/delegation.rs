@@ -263,7 +263,7 @@ fn effective(stage: &Stage, chain: &[Place]) -> (GrantState, u64) {
         .rev()
         .map(|one| stage.ledger.grant(one.hash))
         .collect();
-    effective_state(&kept, &stage.ledger.registry, closed, stage.ledger.now())
+    effective_state(&kept, &stage.ledger.trust, closed, stage.ledger.now())
 }
 
 /// What is shown of a grant is what an Intent under it is told.

@@ -8,7 +8,7 @@ use deed_proto::v1::{
 use super::*;
 
 fn layers_of(stage: &Stage, intent: &Place) -> deed_proto::v1::Layers {
-    layers::of(&stage.ledger.act(intent.leaf), &stage.ledger.registry)
+    layers::of(&stage.ledger.act(intent.leaf), &stage.ledger.trust)
 }
 
 fn revoke(stage: &mut Stage, who: Who, since: Option<i64>) -> Place {

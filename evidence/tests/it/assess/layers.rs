@@ -164,7 +164,7 @@ const RESULTS: [(Layer, L, Story); 11] = [
 ];
 
 fn layers_of(stage: &Stage, intent: &Place) -> Layers {
-    layers::of(&stage.ledger.act(intent.leaf), &stage.ledger.registry)
+    layers::of(&stage.ledger.act(intent.leaf), &stage.ledger.trust)
 }
 
 #[test]
@@ -315,7 +315,7 @@ fn check_receipt(stage: &Stage, leaf: u64, count: u64) {
     assert_eq!(receipt, wanted);
     assert_eq!(receipt.count, count);
     assert_eq!(receipt.requested, count == 8);
-    let head = stage.ledger.registry.head();
+    let head = stage.ledger.trust.head();
     let trust = receipt.trust_head.unwrap();
     assert_eq!(trust.leaf_index, head.leaf_index.get());
     assert_eq!(&trust.leaf_hash[..], head.leaf_hash.as_bytes());

@@ -37,7 +37,7 @@ pub(super) const WEATHER: Who = Who {
     ..DOWNSTREAM
 };
 pub(super) fn layers_of(stage: &Stage, intent: &Place) -> Layers {
-    layers::of(&stage.ledger.act(intent.leaf), &stage.ledger.registry)
+    layers::of(&stage.ledger.act(intent.leaf), &stage.ledger.trust)
 }
 /// Returns true if something serious was found since the stage was marked.
 pub(super) fn is_serious(stage: &Stage) -> bool {

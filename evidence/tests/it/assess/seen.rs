@@ -123,7 +123,7 @@ fn a_refund_that_was_made_twice_is_found() {
             };
             assert_eq!(stage.kinds(), kinds, "{ids:?} {early}");
             assert_eq!(state(&stage, &intent), wanted, "{ids:?} {early}");
-            let layers = layers::of(&stage.ledger.act(intent.leaf), &stage.ledger.registry);
+            let layers = layers::of(&stage.ledger.act(intent.leaf), &stage.ledger.trust);
             let layer = [LayerState::Proven, LayerState::Contradicted][usize::from(hidden)];
             assert_eq!(layers.corroboration(), layer, "{ids:?} {early}");
             for found in stage.found() {

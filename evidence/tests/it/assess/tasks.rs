@@ -120,7 +120,7 @@ fn nothing_is_done_in_a_task_that_has_ended() {
         assert_eq!(denied.state(), Some(IntentState::Denied));
         assert_eq!(denied.kinds(), [F::TaskClosed]);
         assert_eq!(denied.assessed.findings[0].contradicts_leaf, end);
-        let layers = layers::of(&stage.ledger.act(denied.leaf), &stage.ledger.registry);
+        let layers = layers::of(&stage.ledger.act(denied.leaf), &stage.ledger.trust);
         assert_eq!(layers.authority(), LayerState::Contradicted);
         let late = stage.root(|_| {});
         assert_eq!(late.kinds(), [F::TaskClosed]);

@@ -215,11 +215,11 @@ fn timers_of_outcomes_are_charged_to_nobody() {
     assert_eq!(owners, [Owner::ALL; 2]);
     assert_eq!(held(&stage, Owner::controller(AGENT.controller)), 0);
     // They leave all the room that there was.
-    let (registry, kept) = (stage.ledger.registry.clone(), &mut stage.ledger.kept);
+    let (trust, kept) = (stage.ledger.trust.clone(), &mut stage.ledger.kept);
     let room = stage
         .ledger
         .assessor
-        .timers_of(kept, &registry, AGENT.producer, AGENT.key());
+        .timers_of(kept, &trust, AGENT.producer, AGENT.key());
     assert_eq!(room, Ok((0, share(0))));
     stage.ledger.at(1_000);
     stage.ledger.tick();

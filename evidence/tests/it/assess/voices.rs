@@ -388,7 +388,7 @@ fn what_is_not_compared_is_not_proven() {
     let mut act = stage.ledger.act(intent.leaf);
     assert_eq!(layers_of(&stage, &intent).corroboration(), L::Proven);
     act.findings |= 1 << F::NotCompared as u64;
-    let layers = layers::of(&act, &stage.ledger.registry);
+    let layers = layers::of(&act, &stage.ledger.trust);
     assert_eq!(layers.corroboration(), L::Claimed);
 }
 /// An expected effect is there once, for what is declared as for what is seen.

@@ -47,15 +47,15 @@ impl Ledger {
             key: who.key(),
             principal_leaf: None,
         };
-        self.registry
+        self.trust
             .may_speak(&speaker, who.producer, at)
             .map_err(|refusal| refusal.to_string())?;
-        let binding = self.registry.session_binding(&speaker);
+        let binding = self.trust.session_binding(&speaker);
         let first = statement::parse(&payloads[0]).map_err(|error| error.to_string())?;
         let known = self.sessions.get(&first.session);
         match session::judge(known, &first, binding).map_err(|error| error.to_string())? {
-            Judgement::Next => {}
-            Judgement::Behind => return Err("again".to_owned()),
+            SequencePosition::Next => {}
+            SequencePosition::Behind => return Err("again".to_owned()),
         }
 
         for payload in &payloads {
@@ -107,9 +107,7 @@ impl Ledger {
                 parsed: &said,
                 key: who.key(),
             };
-            let assessed = self
-                .assessor
-                .record(&mut self.kept, &self.registry, &spoken)?;
+            let assessed = self.assessor.record(&mut self.kept, &self.trust, &spoken)?;
             let (session, sequence) = (header.session, header.sequence);
             places.push(Place {
                 leaf,
@@ -131,7 +129,7 @@ impl Ledger {
         let at = self.effective.max(self.time);
         let (before, leaf) = (self.entries.len(), self.next_leaf());
         self.assessor
-            .tick(&mut self.kept, &self.registry, leaf, at)
+            .tick(&mut self.kept, &self.trust, leaf, at)
             .unwrap();
         self.owed(at).unwrap();
         self.settle();
@@ -157,7 +155,7 @@ impl Ledger {
         let leaf = self.next_leaf();
         let times = (from, at);
         self.assessor
-            .confirm_clock(&mut self.kept, &self.registry, leaf, times, clock)
+            .confirm_clock(&mut self.kept, &self.trust, leaf, times, clock)
             .unwrap();
         self.owed(at).unwrap();
         self.settle();
@@ -168,13 +166,12 @@ impl Ledger {
     pub(super) fn due(&mut self, at: Micros) -> Result<(), String> {
         while self.assessor.crowded(&mut self.kept, at)? {
             let leaf = self.next_leaf();
-            self.assessor
-                .tick(&mut self.kept, &self.registry, leaf, at)?;
+            self.assessor.tick(&mut self.kept, &self.trust, leaf, at)?;
             self.owed(at)?;
         }
         let leaf = self.next_leaf();
         self.assessor
-            .advance(&mut self.kept, &self.registry, leaf, at)?;
+            .advance(&mut self.kept, &self.trust, leaf, at)?;
         self.owed(at)
     }
 
@@ -183,7 +180,7 @@ impl Ledger {
             let leaf = self.next_leaf();
             let entry = self
                 .assessor
-                .ledger_entry(&mut self.kept, &self.registry, leaf, at)?;
+                .ledger_entry(&mut self.kept, &self.trust, leaf, at)?;
             let Some(entry) = entry else { return Ok(()) };
             let parsed = Entry::parse(&entry).unwrap();
             parsed.statement().unwrap();

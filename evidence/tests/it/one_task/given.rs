@@ -202,7 +202,7 @@ impl Story {
         let act = ledger.act(self.intent.leaf);
         let own = verdict.act(self.intent.leaf).unwrap();
         assert_eq!(own.state(), layers::standing(&act, Some(&task)));
-        assert_eq!(own.layers, Some(layers::of(&act, &ledger.registry)));
+        assert_eq!(own.layers, Some(layers::of(&act, &ledger.trust)));
         assert_eq!(own.clearance_leaf, act.clearance_leaf);
         let ours = |one: &&v1::Finding| one.task[..] == PLATFORM.task_id(1).as_bytes()[..];
         let findings: Vec<_> = ledger.findings().filter(ours).cloned().collect();

@@ -72,7 +72,7 @@ impl Story {
         let mut name = intent.grant.clone();
         if name.is_empty() {
             assert!(
-                self.ledger.registry.policy().is_none() || task.tier() == RiskTier::Low,
+                self.ledger.trust.policy().is_none() || task.tier() == RiskTier::Low,
                 "{act:?}"
             );
             return;

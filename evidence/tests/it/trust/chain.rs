@@ -11,7 +11,7 @@ pub(crate) struct Chain {
 
 impl Chain {
     pub(crate) fn new() -> Self {
-        let link = Ledger::new().registry.head();
+        let link = Ledger::new().trust.head();
         Self {
             entries: Vec::new(),
             link,
@@ -99,7 +99,7 @@ fn chain() -> Chain {
 }
 
 #[test]
-fn a_chain_replays_to_the_registry() {
+fn a_chain_replays_to_the_trust_state() {
     let mut ledger = Ledger::new();
     let chain = chain();
     let statements = [
@@ -109,13 +109,13 @@ fn a_chain_replays_to_the_registry() {
         revoke(5),
     ];
     for (statement, (seconds, (leaf, entry))) in statements.iter().zip((0..).zip(&chain.entries)) {
-        let registry = &mut ledger.registry;
-        registry.judge(statement, id(2), at(seconds)).unwrap();
-        registry.apply(statement, at(seconds), *leaf, leaf_hash(entry));
+        let trust = &mut ledger.trust;
+        trust.judge(statement, id(2), at(seconds)).unwrap();
+        trust.apply(statement, at(seconds), *leaf, leaf_hash(entry));
     }
-    assert_eq!(chain.verify().unwrap(), ledger.registry);
-    assert_eq!(chain.link, ledger.registry.head());
-    assert!(ledger.registry.speaks(id(6), AGENT, at(9)).is_ok());
+    assert_eq!(chain.verify().unwrap(), ledger.trust);
+    assert_eq!(chain.link, ledger.trust.head());
+    assert!(ledger.trust.speaks(id(6), AGENT, at(9)).is_ok());
 }
 
 /// One row for each way in which a chain does not hold.
@@ -229,5 +229,5 @@ fn every_error_of_a_chain() {
     for (index, entry) in &good.entries {
         begun.push(*index, entry).unwrap();
     }
-    assert_eq!(begun.into_registry(), good.verify().unwrap());
+    assert_eq!(begun.into_trust(), good.verify().unwrap());
 }
