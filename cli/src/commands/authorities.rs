@@ -18,8 +18,7 @@ pub(crate) enum Authorities {
 
 /// Replace the ledger's authority keys
 ///
-/// From now on these keys, and no others, sign trust statements. Statements that earlier keys signed
-/// stay valid.
+/// From now on only these keys sign trust statements. Earlier trust statements stay valid.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:

@@ -24,11 +24,11 @@ const LINKS_MAX: usize = 8;
 pub(super) struct Answers {
     /// The agent that acted.
     pub(super) agent: String,
-    /// Under what authority? The root of the chain first.
+    /// The authority: the chain of grants, its root first.
     pub(super) authority: Vec<String>,
-    /// On which resource?
+    /// The resource that the act is on.
     pub(super) resource: String,
-    /// With exactly what result?
+    /// The result, with its effects and who saw them.
     pub(super) result: Vec<String>,
 }
 
@@ -234,10 +234,15 @@ fn result(task: &ProvenTask, basis: Basis, act: &v1::ActInfo) -> Vec<String> {
             lines.push(format!("Its {what} is committed to as {digest}"));
         }
     }
-    lines.push(corroboration(act, basis).to_owned());
+    let seen = corroboration(act, basis);
+    if !outcome.effects.is_empty() || seen != UNSEEN {
+        lines.push(seen.to_owned());
+    }
     lines.extend(observed(task, basis, act));
     lines
 }
+
+const UNSEEN: &str = "Nobody else has seen its effects.";
 
 /// Combines the Outcome and the layer: the Outcome's state tells what was seen, and the
 /// layer alone what that proves.
@@ -267,9 +272,7 @@ fn corroboration(act: &v1::ActInfo, basis: Basis) -> &'static str {
         (OutcomeState::Unobserved | OutcomeState::Unspecified, LayerState::Claimed) => {
             "That anybody else saw its effects is no more than a claim."
         }
-        (OutcomeState::Unobserved | OutcomeState::Unspecified, _) => {
-            "Nobody else has seen its effects."
-        }
+        (OutcomeState::Unobserved | OutcomeState::Unspecified, _) => UNSEEN,
     }
 }
 

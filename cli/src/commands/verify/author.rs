@@ -79,7 +79,8 @@ pub(super) fn of_author(
             }
         }
         (Some(signed), None, Some((trust, author))) => {
-            // With a key that the trust file has, whatever else is wrong with its author.
+            // The signature is verified with the key from the trust file even if the author is wrong in
+            // another way.
             let (id, payload_type) = (signed.key(), PayloadType::Statement);
             let verified = trust
                 .history
