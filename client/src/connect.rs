@@ -176,7 +176,7 @@ async fn track_heads(
     if let Some(pinned) = &pinned {
         compare(pinned, pin, &store)?;
     }
-    // Without a pin nothing that lies there is trusted.
+    // Files without a pin beside them are not trusted.
     let head = match &pinned {
         Some(_) => {
             keys = store.keys(pin)?;
@@ -202,7 +202,7 @@ async fn track_heads(
                     kept_in: Some(store.directory().to_owned()),
                 });
             }
-            // What is stored may be another process's head: it is compared when the heads are linked.
+            // Another process may have stored its head meanwhile; `link_heads` compares that head with ours.
             let keys = store.keep_keys(pin, &keys)?;
             HeadTracker::new(pin.clone(), keys, Some(store), head, None, interval)
         }

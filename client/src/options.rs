@@ -120,11 +120,11 @@ impl Options {
 pub enum Event {
     /// A ledger was seen for the first time, and is trusted from now on.
     Pinned {
-        /// Its origin.
+        /// The origin of the ledger.
         origin: String,
-        /// Its log key.
+        /// The log key of the ledger.
         vkey: String,
-        /// Its id.
+        /// The id of the ledger.
         ledger_id: LedgerId,
         /// The directory in which that is kept.
         kept_in: Option<PathBuf>,
@@ -142,7 +142,7 @@ pub enum Event {
     ForksKept {
         /// The number of forks.
         count: usize,
-        /// Their directory.
+        /// The directory of their evidence.
         directory: PathBuf,
     },
     /// Something failed that may pass.

@@ -30,15 +30,15 @@ const STORY_BYTES_MAX: usize = 256 << 20;
 /// layers and findings are the server's word.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProvenTask {
-    /// Its state.
+    /// The state of the task.
     pub info: v1::TaskInfo,
-    /// Its statements, in order.
+    /// The statements of the task, in order.
     pub entries: Vec<ProvenStatement>,
-    /// Its grants.
+    /// The grants of the task.
     pub grants: Vec<v1::GrantInfo>,
-    /// Its Intents and what came of them.
+    /// The Intents of the task and their results.
     pub acts: Vec<v1::ActInfo>,
-    /// Its findings.
+    /// The findings of the task.
     pub findings: Vec<v1::Finding>,
     /// The head that all entries were proven under, consistent with what is trusted.
     pub head: SignedHead,
@@ -200,7 +200,7 @@ impl Ledger {
                 "the receipt at leaf {leaf} is not one that somebody asked for"
             )));
         }
-        // One from before says nothing of what the task has become since.
+        // A receipt from before the request says nothing about later entries.
         if trusted.is_some_and(|trusted| leaf < trusted.head.size.get()) {
             return Err(fails(format!(
                 "the receipt at leaf {leaf} was there before it was asked for"
@@ -318,7 +318,7 @@ fn check_pointers(reported: &ProvenTask) -> Result<(), Error> {
         is(act.intent_leaf, "Intent", |body| {
             matches!(body, Body::Intent(_))
         })?;
-        // There, as was just seen.
+        // The entry exists, as was checked before.
         let Some(intent) = reported.entry(act.intent_leaf) else {
             continue;
         };
