@@ -29,7 +29,7 @@ const PROGRESS_ENTRIES: u64 = 4_096;
 /// Entries between two lines of progress where nobody looks at a bar.
 const TOLD_ENTRIES: u64 = 1 << 20;
 
-/// Replay a whole ledger and check every signature, verdict and receipt
+/// Replay a ledger and check every signature, verdict and receipt
 ///
 /// Reads every entry from the first to the last and trusts none of them. Checks signatures and their
 /// keys, sessions, batches, the chain of trust statements, and everything that the ledger itself wrote:

@@ -28,7 +28,7 @@ pub(crate) struct SetAuthorities {
     #[arg(value_name = "HEX|FILE", required = true)]
     keys: Vec<String>,
     /// Reason, for readers of the log
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
     #[command(flatten)]
     authority: AuthorityArgs,

@@ -96,7 +96,7 @@ pub(crate) struct Revoke {
     #[arg(value_name = "LEAF|HASH", value_parser = entry_name)]
     grant: EntryName,
     /// Reason, for readers of the log
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
     #[command(flatten)]
     authority: AuthorityArgs,

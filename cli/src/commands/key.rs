@@ -148,7 +148,7 @@ pub(crate) struct Revoke {
     #[arg(long, value_name = "TIME")]
     compromised_since: Option<When>,
     /// Reason, for readers of the log
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
     #[command(flatten)]
     authority: AuthorityArgs,

@@ -69,7 +69,7 @@ pub(crate) struct Set {
     #[arg(long, conflicts_with_all = ["files", "schema"])]
     default: bool,
     /// Reason, for readers of the log
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
     #[command(flatten)]
     authority: AuthorityArgs,

@@ -32,7 +32,7 @@ pub(crate) struct SetRetention {
     #[arg(value_name = "DURATION|none", value_parser = floor)]
     floor: Floor,
     /// Reason, for readers of the log
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
     #[command(flatten)]
     authority: AuthorityArgs,
