@@ -61,8 +61,8 @@ pub struct Receipt {
     pub principal_leaf: Option<LeafIndex>,
     /// The leaf of the batch manifest whose signature covers it, if it came in a batch.
     pub manifest: Option<LeafIndex>,
-    /// The ledger's assessment: of an Intent always, else where there are findings. By the
-    /// server's word, which whoever replays the ledger can check. `None` for duplicates.
+    /// The ledger's assessment of an Intent, or of another statement with findings. It is the server's word;
+    /// a replay of the ledger checks it. `None` for duplicates.
     pub assessed: Option<v1::Assessed>,
 }
 

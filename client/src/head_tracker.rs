@@ -144,8 +144,8 @@ impl HeadTracker {
         lock(&self.keys).open(note)
     }
 
-    /// Turns a head that was not opened into an error. One that a replaced key signs is a fork: the
-    /// head that handed over says so, and that key has signed it.
+    /// Turns a head that was not opened into an error. A head that a replaced key signs is a fork, because
+    /// that key has also signed the head that handed over.
     pub(crate) fn refuse_head(&self, error: HeadError, note: &[u8], server: &str) -> Error {
         let keys = self.keys();
         let handover = match &error {

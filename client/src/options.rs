@@ -10,11 +10,11 @@ use crate::{access::Access, retry::RetryPolicy, trust::StateDir};
 /// Verification of the server's answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Verification {
-    /// Everything, always.
+    /// Verifies everything.
     #[default]
     On,
-    /// Nothing: for measuring what verification costs, and for nothing else. Nothing is pinned,
-    /// stored or compared.
+    /// Verifies nothing, and pins, stores and compares nothing. Only for measuring the cost of
+    /// verification.
     Off,
 }
 

@@ -148,9 +148,8 @@ impl Session {
         }
     }
 
-    /// Takes it that the ledger stands at `expected`, which it says where it refuses what was sent. That
-    /// moves only where the hole begins which the next statement owns up to, and never to a sequence
-    /// that was used.
+    /// Takes over the sequence that the ledger expects, from the answer to a refused statement. This moves
+    /// only the start of the gap that the next statement declares; a used sequence is never used again.
     pub fn stands_at(&mut self, expected: Sequence) {
         let from = self.skipped_from.unwrap_or(self.next);
         if (from..=self.next).contains(&expected) {

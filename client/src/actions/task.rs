@@ -444,8 +444,8 @@ impl Task {
         Ok(Some(Judge { replay, asked }))
     }
 
-    /// Checks that the task's report clears the Intent, whatever else the server says of it. Returns
-    /// the Clearance, if one had to be written.
+    /// Checks that the task's entries clear the Intent; the server's other answers do not count. Returns the
+    /// Clearance, if one had to be written.
     async fn is_cleared(&mut self, leaf: LeafIndex) -> Result<Option<LeafIndex>, ActError> {
         let judged = self.ledger.judged_task(self.id).await?;
         let verdict = judged.verdict.as_ref();

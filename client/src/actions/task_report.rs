@@ -16,8 +16,8 @@ use crate::{
     trust::TrustError,
 };
 
-/// Entries and findings of a task that are fetched and judged at most. Who may append can make a task as
-/// long as they like: whoever asks about it must not pay for that without a bound.
+/// Largest number of entries and findings of a task that are fetched and judged. Anybody who may append
+/// can make a task very long, so a reader needs a bound.
 const STORY_MAX: u64 = 1 << 17;
 
 /// Bytes of a report that are held at most.
@@ -217,8 +217,8 @@ struct Point {
     digest: Hash,
 }
 
-/// Checks that the entries are those that the task's figures speak of, and that what is said of
-/// them points to the right ones.
+/// Checks that the entries fit the task's numbers and digest, and that the report's references point to the
+/// right entries.
 fn check(reported: &ProvenTask, task: TaskId) -> Result<(), Error> {
     let points = run(reported, task)?;
     let info = &reported.info;

@@ -236,8 +236,8 @@ impl Import {
         Making::new(self, transcript, earlier)
     }
 
-    /// Makes all statements of a run as they would be if nothing of it were recorded, with places
-    /// that stand for those that the ledger will give them.
+    /// Makes all statements of a run as if nothing of it were recorded, with stand-ins for the places that
+    /// the ledger will give them.
     ///
     /// # Errors
     /// As [`Making::next`].

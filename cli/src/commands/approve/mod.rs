@@ -166,8 +166,8 @@ impl Approve {
         })
     }
 
-    /// Shows it and asks, and says when it was shown, opened and decided. What was decided elsewhere
-    /// was not opened here: of that nothing is said, which is not the same as "at this moment".
+    /// Shows the Intent and asks. Returns the times at which it was shown, opened and decided. A decision
+    /// that was made elsewhere has no times of showing and opening.
     fn decide(&self, text: &str) -> CommandResult<[Micros; 3]> {
         let shown_at = now();
         report(text);

@@ -110,8 +110,8 @@ impl Stands {
     }
 }
 
-/// Facts about an act's state that its task's entries do not show. That trust statements may be missing
-/// is said where the keys are.
+/// Returns the facts about an act's state that its task's entries do not show. Trust statements that may be
+/// missing are mentioned with the keys.
 fn unshown(verdict: &TaskVerdict, leaf: u64) -> Vec<Unshown> {
     let batch = match verdict.signed.get(&leaf) {
         Some(Signed::Batch { manifest, .. }) => Some(*manifest),

@@ -18,8 +18,8 @@ use crate::render::{
 /// Longest chain of grants.
 const LINKS_MAX: usize = 8;
 
-/// The answers of the entries, in sentences. Words of others are in them as they are: to be made
-/// printable by whoever shows them.
+/// The answers that the entries give, in sentences. They quote others unchanged, so the caller must make
+/// them printable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Answers {
     /// The agent that acted.
@@ -302,8 +302,9 @@ fn observed(task: &ProvenTask, basis: Basis, act: &v1::ActInfo) -> Vec<String> {
     seen.collect()
 }
 
-/// Returns true if the act's layers rest on what was seen at a leaf, by a key that nobody else may have had.
-/// All others only say so: unsigned statements, and systems that what was done does not belong to.
+/// Returns true if the act's layers rest on the observation at a leaf, by a key that nobody else may have
+/// had. Other observations are claims: unsigned ones, and those of systems that the resource does not
+/// belong to.
 fn counts(act: &v1::ActInfo, basis: Basis, leaf: u64) -> bool {
     let mut keys = act.keys.iter();
     basis == Basis::Checked
