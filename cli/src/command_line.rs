@@ -12,10 +12,10 @@ use crate::{
     render::{printable, report},
 };
 
-/// Proof-of-action ledger for AI agents: write statements, verify everything.
+/// Write and verify a proof-of-action ledger for AI agents
 ///
-/// Verifies the server's answers before it prints them: signatures, receipts and proofs, and that each
-/// tree head continues the last one that was trusted, which is kept in the state directory.
+/// Verifies the server's answers before it prints them: signatures, receipts, proofs, and that each tree
+/// head continues the last one that was trusted. That head is kept in the state directory.
 #[derive(Parser)]
 #[command(
     name = "deed",
@@ -45,29 +45,29 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Create, list and show ledgers
+    /// Create, list and show ledgers, and replace their log keys
     #[command(subcommand)]
     Ledger(commands::ledger::Ledgers),
     Keygen(commands::keygen::Keygen),
-    /// Register, revoke and list the keys that speak for producers
+    /// Register, revoke and list the keys of producers
     #[command(subcommand)]
     Key(commands::key::Keys),
-    /// Let an authenticated principal deliver a producer's statements
+    /// Bind principals (authenticated callers) to producers
     #[command(subcommand)]
     Principal(commands::principal::Principals),
-    /// Change the keys that speak for the ledger's owner
+    /// Replace the keys of the ledger's owner
     #[command(subcommand)]
     Authority(commands::authorities::Authorities),
-    /// Set which evidence an action needs, check it, show it
+    /// Check, set and show the policies: the evidence that an act needs
     #[command(subcommand)]
     Policy(commands::policy::Policies),
-    /// Set how long contents are kept at least
+    /// Set and show the minimum time for which contents are kept
     #[command(subcommand)]
     Retention(commands::retention::Retention),
     /// Place, release and list legal holds on contents
     #[command(subcommand)]
     Hold(commands::hold::Holds),
-    /// Open, close and show tasks, and have receipts of them written
+    /// Open, close and show tasks, and ask for their receipts
     #[command(subcommand)]
     Task(commands::task::Tasks),
     Grant(Box<commands::grants::MakeGrant>),
@@ -83,13 +83,13 @@ enum Command {
     Disposition(commands::findings::Disposition),
     Search(Box<commands::search::SearchCommand>),
     Append(commands::append::Append),
-    /// Import what other systems recorded
+    /// Import chat transcripts
     #[command(subcommand)]
     Import(commands::import::Import),
-    /// Put, read and erase contents that statements commit to
+    /// Store, read and erase the contents that statements commit to
     #[command(subcommand)]
     Content(commands::content::Contents),
-    /// Show sessions that are kept on disk
+    /// Show and list sessions
     #[command(subcommand)]
     Session(commands::session::Sessions),
     Head(commands::head::HeadCommand),
@@ -131,7 +131,7 @@ pub(crate) fn run() -> ExitCode {
         return ExitCode::SUCCESS;
     };
     if let Some(message) = failure.message() {
-        // One line, even if it quotes a server.
+        // The report is one line, even if the message quotes a server.
         report(&printable(&message));
     }
     failure.exit_code()
@@ -174,5 +174,88 @@ async fn execute(line: &CommandLine) -> CommandResult {
         Command::Audit(command) => command.run(global).await,
         Command::Verify(command) => command.run(global),
         Command::Bench(command) => command.run(global).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The columns of a terminal; clap breaks longer lines of an example, so that it cannot be copied.
+    const COLUMNS: usize = 80;
+
+    /// Returns the command and its subcommands at all depths.
+    fn all(command: &clap::Command) -> Vec<&clap::Command> {
+        let below = command.get_subcommands().flat_map(all);
+        std::iter::once(command).chain(below).collect()
+    }
+
+    /// Splits a line as a shell does, without its expansions.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
+        for c in line.chars() {
+            match quote {
+                Some(open) if c == open => quote = None,
+                None if matches!(c, '"' | '\'') => quote = Some(c),
+                None if c.is_whitespace() => words.push(std::mem::take(&mut word)),
+                _ => word.push(c),
+            }
+        }
+        words.push(word);
+        words.retain(|word| !word.is_empty());
+        words
+    }
+
+    /// Writes abbreviated ids in full: `0001..0f` has 32 digits, and `5f0c...` has 64.
+    fn in_full(word: &str) -> String {
+        match word.split_once("..") {
+            Some((start, ".")) => format!("{start:0<64}"),
+            Some((start, end)) if !end.is_empty() => format!("{start:0<30}{end}"),
+            _ => word.to_owned(),
+        }
+    }
+
+    /// Returns the calls of `deed` in a help text, as arguments.
+    fn calls(help: &str) -> Vec<Vec<String>> {
+        let help = help.replace("\\\n", " ");
+        let lines = help.lines().filter(|line| line.starts_with("  "));
+        let parts = lines.flat_map(|line| {
+            let words = words(line);
+            let ends = |word: &String| matches!(word.as_str(), "|" | "&&" | ";");
+            let parts: Vec<_> = words.split(ends).map(<[String]>::to_vec).collect();
+            parts
+        });
+        let calls = parts.filter(|part| part.first().is_some_and(|word| word == "deed"));
+        calls
+            .map(|call| {
+                // Redirections and remarks end the arguments.
+                let arguments = call
+                    .iter()
+                    .take_while(|word| !word.starts_with(['<', '>', '(']));
+                arguments.map(|word| in_full(word)).collect()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_examples_in_help_texts_are_valid_and_fit_the_screen() {
+        let command = CommandLine::command();
+        let mut count = 0;
+        for command in all(&command) {
+            let Some(help) = command.get_after_help().map(ToString::to_string) else {
+                continue;
+            };
+            let long = help.lines().find(|line| line.chars().count() > COLUMNS);
+            assert_eq!(long, None, "in the help of {}", command.get_name());
+            let calls = calls(&help);
+            assert_eq!(help.contains("Example"), !calls.is_empty(), "{help}");
+            for call in calls {
+                count += 1;
+                if let Err(error) = CommandLine::try_parse_from(&call) {
+                    panic!("{call:?}: {error}");
+                }
+            }
+        }
+        assert!(count > 70, "only {count} examples were found");
     }
 }

@@ -18,7 +18,7 @@ const DAY_S: i64 = 86_400;
 /// 400 years of the Gregorian calendar.
 const CYCLE_S: i64 = 146_097 * DAY_S;
 const EPOCH: DateTime = date(1970, 1, 1).to_datetime(Time::midnight());
-/// From short to long: the order of a duration's parts is the reverse of this one.
+/// Units, from short to long. A duration names its parts in the reverse order.
 const UNITS: [(char, i64); 6] = [
     ('s', 1),
     ('m', 60),

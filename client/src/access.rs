@@ -35,7 +35,7 @@ pub struct TokenError;
 const TOKEN_BYTES_MAX: usize = 512;
 
 impl Access {
-    /// Nothing: the system's certificate authorities for `https://`, and no credentials.
+    /// Returns an access with the system's certificate authorities for `https://`, and no credentials.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

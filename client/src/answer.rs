@@ -9,7 +9,7 @@ use crate::{
     signing::{is_manifest, sent},
 };
 
-/// One request's answer: one item for each statement, in order.
+/// The answer to a request: one item for each statement, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The verified head that covers every accepted and duplicate statement; with verification
@@ -29,7 +29,7 @@ pub enum Appended {
     /// Recorded before, this is its first receipt. That includes what this client itself sent on
     /// a connection that was lost before the answer came.
     Duplicate(Receipt),
-    /// Not recorded.
+    /// The ledger rejected the statement, and did not record it.
     Rejected(v1::Rejection),
 }
 
@@ -49,9 +49,9 @@ impl Appended {
 /// The place of a statement in the log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Receipt {
-    /// Its position in the log.
+    /// The position of the statement in the log.
     pub leaf_index: LeafIndex,
-    /// Hash of its entry: of the payload that was sent, and of what the server added.
+    /// Hash of the entry: of the payload that was sent, and of the fields that the server added.
     pub leaf_hash: Hash,
     /// The time at which the server admitted it, by the server's word.
     pub received_at: Micros,
@@ -61,8 +61,8 @@ pub struct Receipt {
     pub principal_leaf: Option<LeafIndex>,
     /// The leaf of the batch manifest whose signature covers it, if it came in a batch.
     pub manifest: Option<LeafIndex>,
-    /// The ledger's assessment: of an Intent always, else where there are findings. By the
-    /// server's word, which whoever replays the ledger can check. `None` for duplicates.
+    /// The ledger's assessment of an Intent, or of another statement with findings. It is the server's word;
+    /// a replay of the ledger checks it. `None` for duplicates.
     pub assessed: Option<v1::Assessed>,
 }
 

@@ -74,7 +74,7 @@ impl Ledger {
     ) -> Result<Answer, Error> {
         let head = match (&self.shared.tracker, base) {
             (Some(tracker), Some(base)) => {
-                // Nothing recorded and no head: nothing to believe.
+                // An answer that records nothing needs no head, and nothing is to be verified.
                 let nothing_recorded = answer.results.iter().all(|result| {
                     matches!(result.result, Some(v1::append_result::Result::Rejected(_)))
                 });

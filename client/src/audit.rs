@@ -12,8 +12,8 @@ use thiserror::Error;
 /// An audit of a ledger: takes its entries in order, replays them and folds them into a tree, and
 /// compares that with a signed head in the end.
 ///
-/// What [`Replay`] checks, and needs of memory, is said there. After the first difference entries
-/// are only hashed, so that it can be said whether the ledger has committed to it.
+/// [`Replay`] documents the checks and the memory that they need. After the first difference entries are
+/// only hashed, to learn if the ledger has committed to them.
 #[derive(Debug)]
 pub struct Audit {
     frontier: Frontier,
@@ -42,16 +42,15 @@ pub enum AuditError {
     /// No entry.
     #[error("there are no entries")]
     Empty,
-    /// It is not the log that signed the head.
+    /// Another log signed the head.
     #[error("the entries are of log {found}, the head is signed by {wanted}")]
     OtherLog {
-        /// As the entries say: the origin, and the key that signs a tree of that size.
+        /// The log that the entries name: the origin, and the key that signs a tree of that size.
         found: String,
-        /// The one that signed.
+        /// The log that signed.
         wanted: String,
     },
-    /// These are not the entries that the head is of: whoever sent them has changed, added or left
-    /// out some.
+    /// The head commits to other entries: some were changed, added or left out.
     #[error(
         "the entries are not those that the signed head commits to: {found_size} leaves with \
          root {found}, where the head says {wanted_size} with root {wanted}{}",
@@ -60,7 +59,7 @@ pub enum AuditError {
     OtherEntries {
         /// Entries that were taken.
         found_size: u64,
-        /// Their root.
+        /// The root of these entries.
         found: Hash,
         /// The head's size.
         wanted_size: u64,
@@ -69,12 +68,12 @@ pub enum AuditError {
         /// The first one that is not in place, if the replay found one.
         difference: Option<ReplayError>,
     },
-    /// It is not the ledger that was meant.
+    /// The entries are those of another ledger.
     #[error("the entries are those of ledger {found}, not of {wanted}")]
     OtherLedger {
-        /// As the genesis entry gives it.
+        /// The ledger of the genesis entry.
         found: LedgerId,
-        /// The one that was meant.
+        /// The ledger that was expected.
         wanted: LedgerId,
     },
     /// The entries are those that the head commits to, and one of them must not be there, or one is
@@ -146,8 +145,8 @@ impl Audit {
         self.difference.is_none()
     }
 
-    /// There are no more entries: compares them with a head that `log_key` signed for `origin`.
-    /// `ledger_id` is the ledger that was meant, if that is known.
+    /// Ends the audit: compares the entries with a head that `log_key` signed for `origin`. `ledger_id` is
+    /// the expected ledger, if it is known.
     ///
     /// # Errors
     /// [`AuditError`] with the first thing that does not hold.
@@ -178,7 +177,7 @@ impl Audit {
         let (Some(mut replay), Some(genesis)) = (self.replay, self.genesis) else {
             return Err(AuditError::Empty);
         };
-        // The key that the entries put in force for a tree of this size, or the one that hands over.
+        // The key that the entries put in force for a tree of this size, or the key before it, which hands over.
         let signers = replay.trust().log_keys().at(head.size);
         let signs = signers.key == log_key || signers.handed_over_by == Some(log_key);
         if !signs || genesis.origin != *origin {

@@ -45,12 +45,12 @@ pub enum AuthorError {
     /// The trust chain is another ledger's.
     #[error("the statement is for ledger {found}, the trust chain is of {wanted}")]
     OtherLedger {
-        /// As the statement says.
+        /// The ledger that the statement names.
         found: String,
-        /// The chain's.
+        /// The ledger of the trust chain.
         wanted: LedgerId,
     },
-    /// Nobody had registered the key at that leaf.
+    /// The key was not registered at that leaf.
     #[error("no key {key} was registered at that leaf")]
     KeyUnknown {
         /// The key.
@@ -75,7 +75,7 @@ pub enum AuthorError {
     Compromised {
         /// The key.
         key: KeyId,
-        /// The leaf that says so.
+        /// The leaf of that statement.
         leaf: LeafIndex,
     },
     /// A trust statement at a leaf at which the chain has none, or another one.
@@ -89,10 +89,10 @@ pub enum AuthorError {
 /// A trust file that does not hold.
 #[derive(Debug, Error)]
 pub enum TrustFileError {
-    /// It is something else.
+    /// The file has another form.
     #[error("is no trust file, as `deed prove --trust-out` writes it")]
     Form,
-    /// Its head is not one that is trusted.
+    /// The tree head of the file is not trusted.
     #[error("its tree head: {0}")]
     Head(String),
     /// An entry is not in that tree.
@@ -165,7 +165,7 @@ impl TrustHistory {
         self.state.head().leaf_index
     }
 
-    /// The public key of a key id, whoever holds it and whether it is in force or not.
+    /// Returns the public key of a key id, of any producer and even if it is not in force.
     #[must_use]
     pub fn public_key(&self, id: KeyId) -> Option<&PublicKey> {
         public_key(&self.state, id)

@@ -100,8 +100,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Asks whether other log keys took over, and follows. Heads that a new key has signed alone lead to
-    /// the same by themselves; this is for whoever wants to know before. Nothing happens with
+    /// Asks the server for later log keys, and follows them. The client does the same by itself at the first
+    /// head that only a new key has signed; a caller can do it earlier with this function. Does nothing with
     /// verification switched off.
     ///
     /// # Errors
@@ -176,7 +176,7 @@ async fn track_heads(
     if let Some(pinned) = &pinned {
         compare(pinned, pin, &store)?;
     }
-    // Without a pin nothing that lies there is trusted.
+    // Files without a pin beside them are not trusted.
     let head = match &pinned {
         Some(_) => {
             keys = store.keys(pin)?;
@@ -202,7 +202,7 @@ async fn track_heads(
                     kept_in: Some(store.directory().to_owned()),
                 });
             }
-            // What is stored may be another process's head: it is compared when the heads are linked.
+            // Another process may have stored its head meanwhile; `link_heads` compares that head with ours.
             let keys = store.keep_keys(pin, &keys)?;
             HeadTracker::new(pin.clone(), keys, Some(store), head, None, interval)
         }
@@ -271,9 +271,9 @@ fn claimed_key(info: &v1::LedgerInfo, pin: &Pin) -> Result<VerifierKey, TrustErr
     })
 }
 
-/// The newest head, in which the genesis entry is proven to be leaf 0. Follows the ledger to the key
-/// that the server names, and to the one that has signed that head. (These differ at a head that
-/// hands over: whoever knows either key can read it.)
+/// Returns the newest head, and proves that the genesis entry is leaf 0 of it. Follows the ledger to the key
+/// that the server names, and to the key that has signed that head. (These differ at a head that hands
+/// over, which both keys have signed.)
 async fn first_head(
     client: &LogKeyClient<'_>,
     keys: &mut KnownKeys,

@@ -1,4 +1,4 @@
-//! One HTTP/2 connection to a server.
+//! An HTTP/2 connection to a server.
 
 use std::{sync::Arc, time::Duration};
 

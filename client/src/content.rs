@@ -38,12 +38,12 @@ pub struct ContentClient {
 /// The state of a content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContentState {
-    /// It was written out, whole, and opens its commitment.
+    /// The content was written out as a whole, and opens its commitment.
     Read {
-        /// Its length.
+        /// The length of the content.
         bytes: u64,
     },
-    /// It was erased.
+    /// The content was erased.
     Erased {
         /// The leaf of the Erasure, by the server's word.
         erasure_leaf: Option<u64>,
@@ -112,7 +112,7 @@ impl ContentClient {
                 Ok(answer.into_inner().already_held)
             }
             Err(status) => {
-                // What could not be read here is why the server found too little.
+                // A content that could not be read here is the reason why the server got too few bytes.
                 read.map_err(|error| InputError::Content {
                     reason: error.to_string(),
                 })?;

@@ -15,7 +15,7 @@ use crate::{
 
 /// Entries from one leaf to another. Survives lost connections.
 ///
-/// Nothing is verified of a single entry: fold the leaf hashes of all of them into a tree, as
+/// Does not verify single entries: fold the leaf hashes of all entries into a tree, as
 /// [`Audit`](crate::Audit) does, and compare its root with a signed head's.
 #[derive(Debug)]
 pub struct EntryStream {

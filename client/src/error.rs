@@ -14,7 +14,7 @@ use deed_evidence::{WireError, batch::BatchError, receipt::ReceiptError};
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Nobody answers, or the connection was lost and attempts ran out.
+    /// The server does not answer, or the connection was lost and attempts ran out.
     #[error("cannot reach {server}: {reason}")]
     Unreachable {
         /// The server's address.
@@ -91,7 +91,7 @@ pub enum ErrorKind {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AnswerError {
-    /// Not one result for each envelope.
+    /// The answer has another number of results than the request has envelopes.
     #[error("the server answers {found} results to {wanted} statements")]
     Results {
         /// Results in the answer.
@@ -155,7 +155,7 @@ pub enum InputError {
     /// The server's address is no URL.
     #[error("{url:?} is not a server address; use for example http://127.0.0.1:7733")]
     ServerUrl {
-        /// As given.
+        /// The address as given.
         url: String,
     },
     /// Certificates for a connection without TLS.

@@ -1,10 +1,9 @@
-//! From one log key to the next.
+//! Follows a ledger from one log key to the next.
 //!
-//! A head that none of the known keys has signed is believed only after the key that is trusted has
-//! handed over: it has signed the smallest tree that holds a LogKeyRotated, together with the key
-//! that is named there; an authority of the ledger has signed that statement; the tree continues
-//! what was trusted, and the newest tree continues it. What the old key signs beyond that tree is a
-//! fork.
+//! A head that no known key has signed is trusted only after the trusted key has handed over: this key and
+//! the new one have both signed the smallest tree that holds a LogKeyRotated with the new key; an authority
+//! of the ledger has signed that statement; that tree continues the trusted one, and the newest tree
+//! continues it. Any larger tree that only the old key signs is a fork.
 
 use std::{future::Future, time::Duration};
 

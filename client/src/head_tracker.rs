@@ -144,8 +144,8 @@ impl HeadTracker {
         lock(&self.keys).open(note)
     }
 
-    /// Turns a head that was not opened into an error. One that a replaced key signs is a fork: the
-    /// head that handed over says so, and that key has signed it.
+    /// Turns a head that was not opened into an error. A head that a replaced key signs is a fork, because
+    /// that key has also signed the head that handed over.
     pub(crate) fn refuse_head(&self, error: HeadError, note: &[u8], server: &str) -> Error {
         let keys = self.keys();
         let handover = match &error {
@@ -214,7 +214,7 @@ impl HeadTracker {
         let kept_in = match self.store.as_ref().map(|store| store.keep_fork(&evidence)) {
             None => None,
             Some(Ok(path)) => Some(path),
-            // That the ledger forked must not be lost behind a full disk.
+            // A full disk must not hide the fork: the log gets the evidence, and the caller the error.
             Some(Err(error)) => {
                 tracing::error!(%error, ?evidence, "fork evidence could not be kept");
                 None
@@ -262,7 +262,7 @@ impl HeadTracker {
             let mut link_state = lock(&self.link_state);
             match outcome {
                 Ok(()) => link_state.failures = 0,
-                // What fails here (a full disk) says nothing about the server.
+                // A failure on this machine (a full disk) says nothing about the server.
                 Err(error) if error.kind() == ErrorKind::Input => {}
                 Err(_) => link_state.failures = link_state.failures.saturating_add(1),
             }

@@ -50,10 +50,10 @@ pub enum KeyFileError {
     Readable {
         /// The file.
         path: PathBuf,
-        /// Its permissions.
+        /// The permissions of the file.
         mode: u32,
     },
-    /// It is no key.
+    /// The file holds no key.
     #[error("{}: {source}", path.display())]
     Key {
         /// The file.
@@ -76,7 +76,7 @@ pub enum KeyError {
     /// The two halves do not belong together.
     #[error("the public key is not that of the private key")]
     Halves,
-    /// Not a key that is ever accepted.
+    /// The key is of a kind that is never accepted.
     #[error(transparent)]
     Public(#[from] deed_tlog::SignatureError),
 }

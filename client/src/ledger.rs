@@ -33,7 +33,7 @@ pub(crate) struct Shared {
     pub(crate) claimed: VerifierKey,
     pub(crate) genesis_entry: Bytes,
     pub(crate) retry: RetryPolicy,
-    /// For each attempt of a call.
+    /// Time limit for each attempt of a call.
     pub(crate) timeout: Duration,
     pub(crate) observer: Observer,
     /// `None` with verification switched off.

@@ -67,8 +67,8 @@
 //! # let _ = record;
 //! ```
 //!
-//! With a key, what waits is signed once, as a batch. A session on disk loses nothing that it took
-//! and sends nothing twice:
+//! With a key, statements that wait are signed once, as a batch. A session on disk loses no statement and
+//! sends none twice:
 //!
 //! ```
 //! use std::{path::Path, sync::Arc};
@@ -86,7 +86,7 @@
 //!     let producer = "spiffe://example.org/agent";
 //!     let (id, name) = (ledger.ledger_id(), "nightly");
 //!     let mut stored = StoredSession::open(state, id, name, producer, &signing, Sync::Each)?;
-//!     // What an earlier process left, then what is new: kept before it is sent.
+//!     // Statements of an earlier process come first, then new ones: kept before they are sent.
 //!     let new = made(&stored);
 //!     stored.append(&new)?;
 //!     let appender = ledger.appender(AppenderOptions {

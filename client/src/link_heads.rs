@@ -36,12 +36,11 @@ impl Drop for LinkPermit {
 }
 
 impl Ledger {
-    /// Proves that every head seen so far leads to the newest one, and stores that.
+    /// Proves that every head seen so far leads to the newest one, and stores the newest one.
     ///
-    /// Answers are verified when they come; what a pipelined stream cannot show by itself (that
-    /// all its heads belong to one history) is shown here: about every second while appending,
-    /// and whenever this is called. Call it at the end, or the next process begins with a head
-    /// of up to a second before.
+    /// Answers are verified when they come. A pipelined stream alone does not show that all its heads
+    /// belong to one history; this is proven about every second while appending, and by each call of this
+    /// function. Call it at the end, or the next process begins with a head of up to a second before.
     ///
     /// # Errors
     /// [`Error::Trust`] if the ledger showed two histories; [`Error::Unreachable`],

@@ -10,11 +10,11 @@ use crate::{access::Access, retry::RetryPolicy, trust::StateDir};
 /// Verification of the server's answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Verification {
-    /// Everything, always.
+    /// Verifies everything.
     #[default]
     On,
-    /// Nothing: for measuring what verification costs, and for nothing else. Nothing is pinned,
-    /// stored or compared.
+    /// Verifies nothing, and pins, stores and compares nothing. Only for measuring the cost of
+    /// verification.
     Off,
 }
 
@@ -120,11 +120,11 @@ impl Options {
 pub enum Event {
     /// A ledger was seen for the first time, and is trusted from now on.
     Pinned {
-        /// Its origin.
+        /// The origin of the ledger.
         origin: String,
-        /// Its log key.
+        /// The log key of the ledger.
         vkey: String,
-        /// Its id.
+        /// The id of the ledger.
         ledger_id: LedgerId,
         /// The directory in which that is kept.
         kept_in: Option<PathBuf>,
@@ -142,7 +142,7 @@ pub enum Event {
     ForksKept {
         /// The number of forks.
         count: usize,
-        /// Their directory.
+        /// The directory of their evidence.
         directory: PathBuf,
     },
     /// Something failed that may pass.

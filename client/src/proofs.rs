@@ -58,7 +58,7 @@ pub struct ProvenTrust {
 /// The position of a session, with the entry of its last statement.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProvenSession {
-    /// By the server's word, but for what `last` shows.
+    /// The server's word, except for the fields that `last` proves.
     pub info: v1::SessionInfo,
     /// The last statement's entry: its session, sequence, producer and payload digest are those of
     /// `info`, and it is in the log. (That nothing follows is the server's word.)
@@ -175,31 +175,13 @@ impl Ledger {
     /// # Errors
     /// Any [`Error`]; [`Error::Trust`] if a statement is left out, or does not hold; [`Error::Store`].
     pub async fn trust_chain(&self) -> Result<ProvenTrust, Error> {
-        let trusted = self.shared.tracker.as_ref().map(HeadTracker::newest);
-        let messages = self
-            .call(|connection| self.read_trust_chain(connection, 0))
-            .await?;
-        let checkpoint = messages.first().map(|message| message.checkpoint.clone());
-        let checkpoint = checkpoint.ok_or(AnswerError::Missing {
-            what: "the trust chain",
-        })?;
-        let head = self.trust_note(&checkpoint).await?;
-        if let Some(trusted) = &trusted {
-            check_not_stale(&head, trusted)?;
-        }
+        let (proof, head) = self.read_trust_from(0).await?;
         let mut chain: Option<TrustChain> = None;
         let mut entries = Vec::new();
-        let kept = v1::GetTrustChainResponse {
-            checkpoint,
-            entries: messages
-                .iter()
-                .flat_map(|message| message.entries.clone())
-                .collect(),
-        };
         let fails = |reason: String| TrustError::TrustChain { reason };
-        for entry in messages.into_iter().flat_map(|message| message.entries) {
+        for entry in &proof.entries {
             let index = LeafIndex::new(entry.leaf_index);
-            included(&entry, &head)?;
+            included(entry, &head)?;
             match &mut chain {
                 Some(chain) => chain
                     .push(index, &entry.entry)
@@ -214,7 +196,7 @@ impl Ledger {
                     chain = Some(begun);
                 }
             }
-            entries.push((index, entry.entry));
+            entries.push((index, entry.entry.clone()));
         }
         let chain = chain.ok_or(AnswerError::Missing {
             what: "the genesis entry of the trust chain",
@@ -224,13 +206,13 @@ impl Ledger {
         Ok(ProvenTrust {
             state: chain.into_trust(),
             entries,
-            proof: kept,
+            proof,
             head,
         })
     }
 
-    /// The trust chain as it is now. What was read before is kept, and only what came since is asked
-    /// for.
+    /// Returns the present trust chain. Keeps the entries that were read before, and asks only for later
+    /// ones.
     pub(crate) async fn follow_trust(&self) -> Result<Arc<KnownTrust>, Error> {
         let mut known = self.shared.trust.lock().await;
         let Some(before) = known.clone() else {
@@ -247,21 +229,10 @@ impl Ledger {
             return Ok(first);
         };
         let last = before.entries.last().map_or(0, |(index, _)| index.get());
-        let trusted = self.shared.tracker.as_ref().map(HeadTracker::newest);
-        // From the last one on: there is always that.
-        let messages = self
-            .call(|connection| self.read_trust_chain(connection, last))
-            .await?;
-        let checkpoint = messages.first().map(|message| message.checkpoint.clone());
-        let checkpoint = checkpoint.ok_or(AnswerError::Missing {
-            what: "the trust chain",
-        })?;
-        let head = self.trust_note(&checkpoint).await?;
-        if let Some(trusted) = &trusted {
-            check_not_stale(&head, trusted)?;
-        }
+        // The last known statement is asked for too: it is always there.
+        let (read, head) = self.read_trust_from(last).await?;
         let mut next = None;
-        for entry in messages.into_iter().flat_map(|message| message.entries) {
+        for entry in read.entries {
             let index = LeafIndex::new(entry.leaf_index);
             if index.get() <= last {
                 continue;
@@ -275,6 +246,30 @@ impl Ledger {
         self.remember_trust(&now.entries, &head).await?;
         *known = Some(Arc::clone(&now));
         Ok(now)
+    }
+
+    /// Reads the trust chain from the leaf `start` on, under a head that is not older than the trusted
+    /// one. Does not verify the entries.
+    async fn read_trust_from(
+        &self,
+        start: u64,
+    ) -> Result<(v1::GetTrustChainResponse, SignedHead), Error> {
+        let trusted = self.shared.tracker.as_ref().map(HeadTracker::newest);
+        let messages = self
+            .call(|connection| self.read_trust_chain(connection, start))
+            .await?;
+        let mut messages = messages.into_iter();
+        let mut chain = messages.next().ok_or(AnswerError::Missing {
+            what: "the trust chain",
+        })?;
+        chain
+            .entries
+            .extend(messages.flat_map(|message| message.entries));
+        let head = self.trust_note(&chain.checkpoint).await?;
+        if let Some(trusted) = &trusted {
+            check_not_stale(&head, trusted)?;
+        }
+        Ok((chain, head))
     }
 
     async fn read_trust_chain(
@@ -304,13 +299,13 @@ impl Ledger {
         Ok(Response::new(messages))
     }
 
-    /// Returns true if a statement may be in the log although sending it failed so. A request that
-    /// was refused recorded nothing, unless an attempt before it did whose answer was lost: then
-    /// the ledger has it, and another statement at its place would be an equivocation. Where that
-    /// cannot be found out, it may be.
+    /// Returns true if a statement may be in the log although sending it failed with `error`. A refused
+    /// request recorded nothing, but an earlier attempt may have recorded it whose answer was lost. Then
+    /// another statement at the same place would be an equivocation. Also returns true if the ledger does
+    /// not tell.
     pub async fn may_have(&self, session: SessionId, sequence: Sequence, error: &Error) -> bool {
         match error {
-            // Nothing was sent, nor was it ever: the same bytes would have failed before.
+            // The statement was never sent: the same bytes would have failed before.
             Error::Input(_) => false,
             Error::Refused { .. } | Error::NotAllowed { .. } => match self.session(session).await {
                 Ok(stands) => {
@@ -322,8 +317,8 @@ impl Ledger {
         }
     }
 
-    /// Where the server says that a session stands, compared with the session's last entry;
-    /// `None` if nothing was recorded in it, by the server's word.
+    /// Returns the server's position of a session, compared with the session's last entry; `None` if nothing
+    /// was recorded in it, by the server's word.
     ///
     /// # Errors
     /// Any [`Error`]; [`Error::Answer`] if the entry is another statement's.

@@ -22,20 +22,20 @@ use crate::{
 /// A leaf to ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leaf {
-    /// By its position.
+    /// The leaf at this index.
     Index(LeafIndex),
-    /// By its hash.
+    /// The leaf with this hash.
     Hash(Hash),
-    /// By its statement's place.
+    /// The leaf of the statement at this place of a session.
     Statement(SessionId, Sequence),
 }
 
 /// A leaf that was proven to be in a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProvenLeaf {
-    /// Its position.
+    /// The position of the leaf.
     pub index: LeafIndex,
-    /// Its hash.
+    /// The hash of the leaf.
     pub hash: Hash,
     /// The proof.
     pub proof: InclusionProof,
@@ -46,9 +46,9 @@ pub struct ProvenLeaf {
 /// An entry that was proven to be in a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProvenEntry {
-    /// Its bytes, as hashed.
+    /// The bytes of the entry, as hashed.
     pub bytes: Bytes,
-    /// Its leaf index.
+    /// The proven leaf of the entry.
     pub leaf: ProvenLeaf,
 }
 
@@ -397,7 +397,7 @@ impl HeadWatch {
         answer: &v1::TreeHeadResponse,
         last: SignedHead,
     ) -> Result<Head, Error> {
-        // What comes after a head that is not believed is not proven from one that is.
+        // The server proves each head from the one before it, so a refused head ends the stream.
         let stream = self.stream.take();
         let proof = answer.consistency.as_ref();
         let signed = self
@@ -435,7 +435,7 @@ fn check_leaf(asked: Leaf, index: LeafIndex, hash: Hash) -> Result<(), AnswerErr
     let (what, found, wanted) = match asked {
         Leaf::Index(wanted) => ("leaf", index.to_string(), wanted.to_string()),
         Leaf::Hash(wanted) => ("leaf hash", hash.to_string(), wanted.to_string()),
-        // Whether the leaf holds that statement shows in the entry.
+        // The caller compares the entry with the statement's place.
         Leaf::Statement(..) => return Ok(()),
     };
     if found == wanted {

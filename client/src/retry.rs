@@ -115,8 +115,8 @@ impl Backoff {
 
 /// Returns true if the same request may succeed later.
 ///
-/// A status with a source was made on this side, from a lost or broken connection; its code is
-/// then whatever the transport made of it.
+/// A status with a source was made on this side, from a lost or broken connection; the transport chose
+/// its code.
 pub(crate) fn is_transient(status: &Status) -> bool {
     matches!(
         status.code(),

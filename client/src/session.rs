@@ -50,9 +50,9 @@ pub struct Header<'a> {
 /// A statement, made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Made {
-    /// Its canonical bytes, for [`Ledger::append`](crate::Ledger::append).
+    /// The canonical bytes, for [`Ledger::append`](crate::Ledger::append).
     pub payload: Bytes,
-    /// Its position.
+    /// The sequence of the statement.
     pub sequence: Sequence,
     /// Digest of the payload.
     pub digest: PayloadDigest,
@@ -148,9 +148,8 @@ impl Session {
         }
     }
 
-    /// Takes it that the ledger stands at `expected`, which it says where it refuses what was sent. That
-    /// moves only where the hole begins which the next statement owns up to, and never to a sequence
-    /// that was used.
+    /// Takes over the sequence that the ledger expects, from the answer to a refused statement. This moves
+    /// only the start of the gap that the next statement declares; a used sequence is never used again.
     pub fn stands_at(&mut self, expected: Sequence) {
         let from = self.skipped_from.unwrap_or(self.next);
         if (from..=self.next).contains(&expected) {
@@ -160,7 +159,7 @@ impl Session {
         }
     }
 
-    /// Its id.
+    /// Returns the id of the session.
     #[must_use]
     pub const fn id(&self) -> SessionId {
         self.id
@@ -330,7 +329,7 @@ mod tests {
     #[test]
     fn a_statement_that_is_refused_uses_no_sequence() {
         let mut session = begun();
-        // Without a task.
+        // The header names no task.
         assert!(session.make(&Header::default(), opened().1).is_err());
         assert_eq!(session.next(), Sequence::FIRST);
     }
@@ -350,7 +349,7 @@ mod tests {
             (Sequence::new(3), Some(Sequence::new(1)))
         );
         assert_eq!(said.previous, Some(first.digest));
-        // It stands at 2, it says then: it has what was sent for 1.
+        // Then the ledger says that it expects 2: it has the statement that was sent for 1.
         told.stands_at(Sequence::new(2));
         let made = told.make(&header, opened).unwrap();
         let said = statement::parse(&made.payload).unwrap();

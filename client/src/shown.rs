@@ -52,7 +52,7 @@ impl Ledger {
             let kept = kept.await.map_err(|_| Error::Ended)??;
             kept.map_or(Ok(()), has)?;
             if kept.is_none_or(|kept| kept < newest) {
-                // What is kept names a leaf of the tree whose head is stored, and of no fork of it.
+                // The stored leaf must lie in the tree whose head is stored, and not in a fork of it.
                 self.flush().await?;
                 let to = store.clone();
                 let kept = tokio::task::spawn_blocking(move || to.keep_trust(newest));

@@ -18,7 +18,7 @@ use crate::session::Made;
 /// A statement with the contents that travel beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
-    /// Its canonical bytes.
+    /// The canonical bytes of the statement.
     pub payload: Bytes,
     /// Contents that it commits to: at most 64 KiB each and 8 in number.
     pub attachments: Vec<v1::Attachment>,
@@ -59,10 +59,10 @@ impl Statement {
 /// A way of signing statements.
 #[derive(Clone, Default)]
 pub enum Signing {
-    /// Not at all: who speaks is claimed.
+    /// No signature: the producer is claimed.
     #[default]
     None,
-    /// Each by itself.
+    /// One signature for each statement.
     Each(Arc<SigningKey>),
     /// Once for what waits: a manifest over up to 4,096 consecutive statements of one session,
     /// recorded together or not at all.

@@ -7,10 +7,10 @@ use super::text::{hex_bytes, kind_and_value};
 /// The options that name the same thing in other systems.
 #[derive(Args)]
 pub(crate) struct AboutArgs {
-    /// Name of the same thing in another system; up to 16 times
+    /// Name of the same thing in another system, for example order=7; up to 16 times
     #[arg(long, value_name = "KIND=VALUE", value_parser = kind_and_value)]
     correlation: Vec<(String, String)>,
-    /// The trace that it belongs to (W3C Trace Context): 00-<32 hex>-<16 hex>-<2 hex>
+    /// Trace (W3C Trace Context): 00-<32 hex>-<16 hex>-<2 hex>
     #[arg(long, value_name = "TRACEPARENT", value_parser = traceparent)]
     traceparent: Option<Trace>,
 }

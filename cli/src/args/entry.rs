@@ -49,7 +49,7 @@ impl EntryName {
         }
     }
 
-    /// Its hash, as grants name each other.
+    /// Returns the leaf hash of the grant, by which other grants name it.
     pub(crate) async fn grant_hash(self, ledger: &Ledger) -> CommandResult<Bytes> {
         match self {
             Self::Hash(hash) => Ok(Bytes::copy_from_slice(&hash)),

@@ -14,91 +14,49 @@ use crate::{
 };
 
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Common options")]
 pub(crate) struct Global {
-    /// Address of the server: a URL, or HOST:PORT, which is http:// on this machine and https://
-    /// elsewhere
+    /// Address of the server: a URL, or HOST:PORT (http:// on this machine, https:// elsewhere)
     #[arg(
         long,
         global = true,
         env = "DEED_SERVER",
         default_value = "http://127.0.0.1:7733",
-        value_name = "URL",
-        help_heading = "Common options"
+        value_name = "URL"
     )]
     server: String,
 
     /// Name of the ledger
-    #[arg(
-        long,
-        global = true,
-        env = "DEED_LEDGER",
-        value_name = "NAME",
-        help_heading = "Common options"
-    )]
+    #[arg(long, global = true, env = "DEED_LEDGER", value_name = "NAME")]
     pub(crate) ledger: Option<String>,
 
     /// Print JSON, one object a line
-    #[arg(long, global = true, help_heading = "Common options")]
+    #[arg(long, global = true)]
     pub(crate) json: bool,
 
     /// Directory for trusted keys and tree heads
     /// [default: $XDG_STATE_HOME/deed or ~/.local/state/deed]
-    #[arg(
-        long,
-        global = true,
-        env = "DEED_STATE",
-        value_name = "DIR",
-        help_heading = "Common options"
-    )]
+    #[arg(long, global = true, env = "DEED_STATE", value_name = "DIR")]
     state_dir: Option<PathBuf>,
 
     /// Certificate authorities (PEM) to trust for https:// [default: the system's]
-    #[arg(
-        long,
-        global = true,
-        env = "DEED_CA",
-        value_name = "FILE",
-        help_heading = "Common options"
-    )]
+    #[arg(long, global = true, env = "DEED_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
 
     /// Client certificate (PEM) to show
-    #[arg(
-        long,
-        global = true,
-        env = "DEED_CLIENT_CERT",
-        value_name = "FILE",
-        help_heading = "Common options"
-    )]
+    #[arg(long, global = true, env = "DEED_CLIENT_CERT", value_name = "FILE")]
     client_cert: Option<PathBuf>,
 
     /// Private key (PEM) of the client certificate
-    #[arg(
-        long,
-        global = true,
-        env = "DEED_CLIENT_KEY",
-        value_name = "FILE",
-        help_heading = "Common options"
-    )]
+    #[arg(long, global = true, env = "DEED_CLIENT_KEY", value_name = "FILE")]
     client_key: Option<PathBuf>,
 
     /// File with a bearer token [default: the token in DEED_TOKEN]
-    #[arg(
-        long,
-        global = true,
-        env = "DEED_TOKEN_FILE",
-        value_name = "FILE",
-        help_heading = "Common options"
-    )]
+    #[arg(long, global = true, env = "DEED_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
 
-    /// The ledger's log key, instead of trusting the one seen first
-    #[arg(
-        long,
-        global = true,
-        value_name = "VKEY",
-        help_heading = "Common options"
-    )]
+    /// Trust this log key, not the first one that the server shows
+    #[arg(long, global = true, value_name = "VKEY")]
     pub(crate) vkey: Option<VerifierKey>,
 }
 

@@ -150,7 +150,10 @@ impl TrustReceiptJson {
     }
 
     pub(crate) fn text(&self) -> String {
-        let erased = self.erased.map(|n| format!("\nerased     {n} content(s)"));
+        let erased = self.erased.map(|count| match count {
+            1 => "\nerased     1 content".to_owned(),
+            count => format!("\nerased     {count} contents"),
+        });
         let erases = self.erases.iter();
         let erases: String = erases.map(|one| format!("\nnamed      {one}")).collect();
         format!(
@@ -180,6 +183,11 @@ impl Authority {
             erased,
             erases: Vec::new(),
         })
+    }
+
+    /// The session of the authority, which stays locked as long as the authority is open.
+    pub(crate) const fn session(&mut self) -> &mut StoredSession {
+        &mut self.stored
     }
 
     /// The key that signs.

@@ -17,7 +17,7 @@ use deed_proto::v1;
 use super::secret;
 use crate::failure::{CommandResult, Failure};
 
-/// Longest content: what a server takes unless it is told otherwise.
+/// Longest content: the default limit of a server.
 const CONTENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Commits to the contents of one statement. Salts derive from the state directory's secret, so

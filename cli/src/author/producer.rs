@@ -83,7 +83,8 @@ impl ProducerSession {
             kept.map_err(Error::from)?;
         }
         if let SessionKind::New(session) = &mut self.session {
-            // Whether it is recorded or not, its sequence is never used for another statement.
+            // The session uses up this sequence even if the server does not record the statement: a second
+            // statement with the same sequence would contradict it.
             session.skip_to(maker.next());
         }
         let receipt = self.deliver(ledger, &statement).await?;

@@ -49,9 +49,9 @@ pub(crate) fn made_once(state: &StateDir) -> CommandResult<[u8; 32]> {
     read(&path)
 }
 
-/// Whole or not at all, and never in place of another: two imports may begin at once. Once this
-/// returns it outlasts a power failure: what is imported with it could not be imported again with
-/// another.
+/// Writes the secret as a whole or not at all, and never replaces another one, because two imports may
+/// begin at once. After this the secret survives a power failure: runs that were imported with it could
+/// not be imported again with another one.
 fn make(directory: &Path, path: &Path) -> anyhow::Result<()> {
     make_directory(directory)?;
     let mut secret = [0; 32];

@@ -29,11 +29,12 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum SignMode {
-    /// Each by itself
+    /// One signature for each statement
     Each,
-    /// Once for what waits: up to 4,096 statements of a session, recorded together or not at all
+    /// One signature for all statements that wait: up to 4,096 of a session, recorded together or not
+    /// at all
     Batch,
-    /// Not at all: who speaks is claimed
+    /// No signature: the producer is only claimed
     None,
 }
 
@@ -50,7 +51,8 @@ impl SignMode {
 /// The key of a producer that has one already.
 #[derive(Args)]
 pub(crate) struct SignArgs {
-    /// Private key to sign with, registered for the producer (deed keygen, deed key register)
+    /// Private key to sign with; it must be registered for the producer (`deed keygen`, `deed key
+    /// register`)
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
     /// Way of signing [default: batch with --key, else none]
@@ -76,7 +78,7 @@ impl SignArgs {
 /// A key that a command makes for itself, keeps in the state directory, and has registered by an
 /// authority.
 pub(crate) struct OwnKey<'a> {
-    /// Its purpose, as it stands in the file's name.
+    /// The purpose of the key, which is part of its file's name.
     pub(crate) purpose: &'a str,
     pub(crate) role: KeyRole,
     pub(crate) producer: &'a str,
@@ -85,7 +87,8 @@ pub(crate) struct OwnKey<'a> {
 }
 
 impl OwnKey<'_> {
-    /// The key, registered; `None` if it is not, and no authority is at hand to register it.
+    /// Returns the registered key. Registers it if needed; returns `None` if there is no authority key for
+    /// that.
     pub(crate) async fn registered(
         &self,
         global: &Global,
@@ -99,7 +102,8 @@ impl OwnKey<'_> {
             return Ok(None);
         }
         let trust = match (ledger.trust_chain().await, &kept) {
-            // Who may not read signs with what is kept: the ledger refuses a key that is not in force.
+            // A caller without the role read signs with the kept key; the ledger refuses a key that is not
+            // in force.
             (Err(Error::NotAllowed { .. }), Some(_)) => return Ok(kept.map(Arc::new)),
             (trust, _) => trust?,
         };
@@ -126,8 +130,8 @@ impl OwnKey<'_> {
         Ok(Some(Arc::new(key)))
     }
 
-    /// The key with which [`registered`](Self::registered) would sign, and one that stands for it if it
-    /// would have to be made; `None` if there would be none. Makes and registers nothing.
+    /// Returns the key that [`registered`](Self::registered) would return, or another one in its place if
+    /// the key would have to be made. Makes and registers nothing.
     pub(crate) async fn is_at_hand(
         &self,
         global: &Global,
@@ -216,7 +220,8 @@ impl OwnKey<'_> {
         Ok(key)
     }
 
-    /// One key for each ledger and producer. Ledgers of other servers may have the same name.
+    /// Returns the file of the key. Each ledger and producer has its own, because ledgers of other
+    /// servers may have the same name.
     fn path(&self, state: &StateDir, ledger: &Ledger) -> PathBuf {
         let mut hasher = Sha256::new();
         hasher.update(ledger.ledger_id().as_bytes());

@@ -19,10 +19,11 @@ use crate::{
 /// The options that name a producer.
 #[derive(Args)]
 pub(crate) struct ProducerArgs {
-    /// Private key to sign with; it also names the producer (deed keygen, deed key register)
+    /// Private key to sign with (`deed keygen`); the producer is the one that the key is registered for
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// Producer (URI) [default: the one of the key]. Without --key it is a claim
+    /// Producer: a URI [default: the one that the key is registered for]. Without --key the statement is
+    /// unsigned, and the producer only claimed
     #[arg(long, value_name = "URI")]
     producer: Option<String>,
 }
@@ -38,7 +39,7 @@ pub(crate) struct Producer {
 pub(crate) struct AuthorArgs {
     #[command(flatten)]
     producer: ProducerArgs,
-    /// Continue the session with this name, kept on disk, instead of a new one
+    /// Continue the session with this name, kept in the state directory [default: a new session]
     #[arg(long, value_name = "NAME",
           value_parser = clap::builder::NonEmptyStringValueParser::new())]
     session: Option<String>,
@@ -259,6 +260,13 @@ impl StatementAuthor {
 }
 
 impl StatementReceipt {
+    /// Prints the receipt.
+    pub(crate) fn print(&self, global: &Global) -> CommandResult {
+        global
+            .output()
+            .print(&self.json(), StatementReceiptJson::text)
+    }
+
     pub(crate) fn json(&self) -> StatementReceiptJson {
         let assessed = self.receipt.assessed.as_ref();
         let findings = assessed.map_or(&[][..], |assessed| &assessed.findings);

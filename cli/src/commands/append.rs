@@ -29,7 +29,8 @@ use requests::{Requests, Stopped};
 /// Fields have the names of deed/v1/statement.proto; byte fields are hex, enum values short names.
 /// ledger_id defaults to the ledger's, and occurred_at_us to the current time. session and sequence
 /// default to those of one session that counts up: a new one, or the one that --session names (then no
-/// line may name them). Each statement names the digest of the one before it.
+/// line may name them). Each statement names the digest of the one before it. A task that is opened
+/// without an id gets one, and later lines without a task belong to it.
 ///
 /// In place of a commitment ({"digest": ..., "media_type": ...}) a line may give the content
 /// itself, as {"text": ..., "media_type": ...} or {"file": ..., "media_type": ...}. The statement then
@@ -37,48 +38,46 @@ use requests::{Requests, Stopped};
 /// of up to 64 KiB travels with the statement; a longer one is put before it.
 ///
 /// With --key the statements are signed. Statements that wait at the same time get one signature (a
-/// batch, which is recorded as a whole or not at all); no statement waits for others.
+/// batch, which is recorded as a whole or not at all); no statement waits for others to come.
 ///
 /// A malformed line ends the input: the lines before it are appended and keep their receipts; it
-/// and the lines after it are not sent. A server that fails or refuses, and a closed output, end it too.
+/// and the lines after it are not sent. A server that fails or refuses, and a closed stdout, end it too.
 ///
 /// With --session every statement is on disk before it is sent, and stays there until its receipt is
 /// printed. After a crash the same command sends the rest again, as the same bytes: the ledger answers
 /// "duplicate" for what it has, so nothing is recorded twice. Receipts of lines that an earlier process
 /// read have no line number. The command stops at the first rejected statement. No other statement is
-/// ever sent in the place of one that was sent: the session continues behind it, and declares the hole
+/// ever sent in the place of one that was sent: the session continues after it, and declares the gap
 /// (skipped_from).
 #[derive(Args)]
 #[command(after_help = "\
 Receipts: {line, status: accepted|duplicate|rejected, leaf_index, leaf_hash,
 session, sequence, ...}, of a signed batch also manifest_leaf, where the
-signature is. Any rejected one makes the exit code 3, and so does a receipt
-that nobody reads.
+signature is. The exit code is 3 if a statement was rejected, or if stdout was
+closed before the last receipt.
 
 Example (one line each):
   {\"producer\": \"spiffe://example.org/agent\",
-   \"task\": \"000102030405060708090a0b0c0d0e0f\",
    \"task_opened\": {\"objective_text\": \"refund order 7\",
                    \"requested_by\": \"order-service\", \"risk_tier\": \"payment\"}}
   {\"producer\": \"spiffe://example.org/agent\",
-   \"task\": \"000102030405060708090a0b0c0d0e0f\",
    \"intent\": {\"action\": \"payments.refund\", \"resource\": \"order/7\",
               \"amount\": {\"minor_units\": 1999, \"currency\": \"EUR\"}}}
 
   deed append --ledger payments < statements.jsonl > receipts.jsonl
   deed append --key agent.pem --session refunds < statements.jsonl")]
 pub(crate) struct Append {
-    /// Most statements in one request
+    /// Largest number of statements in one request
     #[arg(long, default_value_t = 256, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=4096))]
     batch: u16,
-    /// Do not ask for inclusion proofs: a receipt then rests on the leaf hash and the signed head
+    /// Do not ask for inclusion proofs; receipts are then checked against leaf hash and signed head only
     #[arg(long)]
     no_proofs: bool,
     #[command(flatten)]
     signing: SignArgs,
-    /// Go on with the session of this name, kept on disk; begun if there is none. It belongs to
-    /// one producer and one way of signing
+    /// Continue the session with this name, kept in the state directory, or begin it. A session belongs
+    /// to one producer and one way of signing
     #[arg(long, value_name = "NAME",
           value_parser = clap::builder::NonEmptyStringValueParser::new())]
     session: Option<String>,
@@ -137,7 +136,7 @@ fn outcome(
     last_sent: u64,
     set_back: Option<Sequence>,
 ) -> CommandResult {
-    // What does not verify, or could not be sent, is worse than a malformed line.
+    // An answer that does not verify, or a failed request, is worse than a malformed line.
     printed.answered?;
     finished?;
     if let Err(Stopped::Input(failure)) = input {

@@ -29,7 +29,7 @@ const PROGRESS_ENTRIES: u64 = 4_096;
 /// Entries between two lines of progress where nobody looks at a bar.
 const TOLD_ENTRIES: u64 = 1 << 20;
 
-/// Replay a whole ledger and check everything that it says
+/// Replay a ledger and check every signature, verdict and receipt
 ///
 /// Reads every entry from the first to the last and trusts none of them. Checks signatures and their
 /// keys, sessions, batches, the chain of trust statements, and everything that the ledger itself wrote:
@@ -48,16 +48,16 @@ Examples:
   deed audit --ledger payments
   deed audit --ledger payments --json > audit.json
 
-Without a server, from a mirror of the log (C2SP tlog-tiles):
-  wget --mirror --no-parent https://deed.example/logs/payments/
-  deed audit --dir deed.example/logs/payments --policy payments.policy
+Without a server, from a copy of the log (docs/auditors.md has a script that
+makes one; C2SP tlog-tiles names the files):
+  deed audit --dir mirror --policy payments.policy
 
 The directory holds the files checkpoint and tile/entries/...")]
 pub(crate) struct AuditCommand {
-    /// Read a mirror of the log instead of asking a server
+    /// Read a copy of the log instead of asking a server
     #[arg(long, value_name = "DIR", requires = "policy")]
     dir: Option<PathBuf>,
-    /// The logs and witnesses to trust (C2SP tlog-policy)
+    /// Logs and witnesses to trust (C2SP tlog-policy)
     #[arg(long, value_name = "FILE", requires = "dir")]
     policy: Option<PathBuf>,
 }

@@ -18,8 +18,7 @@ pub(crate) enum Authorities {
 
 /// Replace the ledger's authority keys
 ///
-/// From now on these keys, and no others, sign trust statements. Statements that earlier keys signed
-/// stay valid.
+/// From now on only these keys sign trust statements. Earlier trust statements stay valid.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -29,7 +28,7 @@ pub(crate) struct SetAuthorities {
     #[arg(value_name = "HEX|FILE", required = true)]
     keys: Vec<String>,
     /// Reason, for readers of the log
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
     #[command(flatten)]
     authority: AuthorityArgs,

@@ -21,7 +21,10 @@ use deed_evidence::TaskId;
 use deed_proto::v1::{self, KeyRole, statement::Body};
 use hdrhistogram::Histogram;
 use serde::Serialize;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::mpsc,
+    task::{JoinHandle, JoinSet},
+};
 
 use crate::{
     args::Global,
@@ -38,18 +41,14 @@ pub(crate) enum Bench {
     Content(BenchContent),
 }
 
-/// Speaks in unsigned statements.
+/// Producer of unsigned statements.
 const PRODUCER_UNSIGNED: &str = "bench:append/unsigned";
-/// Speaks in signed ones; the ledger's own URIs get no key.
+/// Producer of signed statements. (The ledger's own URIs get no key.)
 const PRODUCER: &str = "bench:append";
-/// Opens the tasks of signed ones: an agent opens none.
+/// Producer that opens the tasks of signed statements: an agent may open none.
 const PLATFORM: &str = "bench:platform";
 
-/// Measure how fast a ledger takes statements
-///
-/// Each producer streams Intents in a random session of its own, with as many requests in flight as
-/// allowed. Every answer is verified as in production, unless verification is switched off. The
-/// statements stay in the ledger: use a ledger that is made for this.
+/// The options for signing.
 #[derive(Args, Clone, Serialize)]
 struct BenchSigning {
     /// Way of signing. The key is made once, kept in the state directory, and registered by the
@@ -112,9 +111,9 @@ impl BenchSigning {
 
 /// Measure how fast a ledger takes statements
 ///
-/// Each producer streams Intents of its own random session, always with as many requests in
-/// flight as allowed. Every answer is verified as in production, unless that is switched off. The
-/// statements stay in the ledger: use one that is made for this.
+/// Each producer streams Intents of its own random session, always with as many requests in flight as
+/// allowed. Answers are verified as in production, except with --no-verify. The statements stay in the
+/// ledger: use a ledger made for measuring.
 #[derive(Args, Clone, Serialize)]
 #[command(after_help = "\
 Latency is from handing a request to the stream until its answer is verified.
@@ -218,7 +217,7 @@ struct Part {
 struct Sent {
     at: Instant,
     statements: u64,
-    /// True if it is one of the statements that are counted, where those are.
+    /// True if its statements count, in a measurement of a number of statements.
     counted: bool,
     pending: Pending,
 }
@@ -232,13 +231,17 @@ impl Bench {
     }
 }
 
+async fn connect(global: &Global, no_verify: bool) -> CommandResult<Ledger> {
+    let mut options = global.options(global.ledger_name()?)?;
+    if no_verify {
+        options = options.verification(Verification::Off);
+    }
+    Ok(Ledger::connect(options).await?)
+}
+
 impl BenchAppend {
     async fn run(&self, global: &Global) -> CommandResult {
-        let mut options = global.options(global.ledger_name()?)?;
-        if self.no_verify {
-            options = options.verification(Verification::Off);
-        }
-        let mut ledgers = vec![Ledger::connect(options).await?];
+        let mut ledgers = vec![connect(global, self.no_verify).await?];
         let agent = self.signing.open(global, &ledgers[0]).await?;
         for _ in 1..self.connections.min(self.producers) {
             ledgers.push(ledgers[0].connect_again().await?);
@@ -249,7 +252,7 @@ impl BenchAppend {
             sessions.push(open_task(&ledgers[0], &agent, &platform).await?);
         }
         let (signing, producer) = agent;
-        // Only now: the tasks are not what is measured.
+        // The measurement starts after the tasks are open.
         let from = Instant::now() + Duration::from_secs(self.warmup_seconds.into());
         let window = Window {
             from,
@@ -277,16 +280,9 @@ impl BenchAppend {
                 signing.clone(),
             ));
         }
-        let mut total = Part::new()?;
-        let mut outcome = Ok(());
-        while let Some(part) = producers.join_next().await {
-            match part.map_err(|error| Failure::Unavailable(error.into()))? {
-                Ok(part) => total.add(part)?,
-                Err(failure) => outcome = outcome.and(Err(failure)),
-            }
-        }
+        let total = Part::sum(producers).await;
         bar.abort();
-        outcome?;
+        let total = total?;
         let elapsed = match (window.until, total.last_answer) {
             (Some(until), _) => until - window.from,
             (None, Some(last)) => last.saturating_duration_since(window.from),
@@ -295,8 +291,8 @@ impl BenchAppend {
         self.report(global, &total, elapsed)
     }
 
-    /// A spinner with the time that passed; nobody needs it to be exact.
-    fn show_progress(&self, global: &Global) -> tokio::task::JoinHandle<()> {
+    /// Shows a spinner with the elapsed time.
+    fn show_progress(&self, global: &Global) -> JoinHandle<()> {
         let seconds = u64::from(self.warmup_seconds + self.seconds);
         let template = "{spinner} measuring, {elapsed} of {len} s";
         let bar = progress_bar(global.json, seconds, template);
@@ -435,11 +431,19 @@ async fn produce(
     let collector = tokio::spawn(collect(answers, window.clone()));
     let sending = send_all(&appender, &mut payloads, &parameters, &window, &sent).await;
     drop(sent);
+    finish(collector, appender, sending).await
+}
+
+/// Waits for the answers of a stream. The first answer that failed tells most, so it is returned first.
+async fn finish(
+    collector: JoinHandle<CommandResult<Part>>,
+    appender: Appender,
+    sending: CommandResult,
+) -> CommandResult<Part> {
     let part = collector
         .await
         .map_err(|error| Failure::Unavailable(error.into()))?;
     let finished = appender.finish().await;
-    // The first answer that failed says most.
     let part = part?;
     finished?;
     sending?;
@@ -474,7 +478,7 @@ async fn send_all(
             Err(deed_client::Error::Ended) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        // From here on the request is under way.
+        // The request is under way now.
         let request = Sent {
             at: Instant::now(),
             statements: batch,
@@ -499,7 +503,7 @@ async fn collect(mut sent: mpsc::Receiver<Sent>, window: Window) -> CommandResul
             .filter(|item| item.receipt().is_none())
             .count();
         part.rejected += rejected as u64;
-        // Where time is measured, what was answered in it: exactly what was finished then.
+        // With a time window, requests count whose answers came within it.
         let measured = match window.until {
             Some(until) => (window.from..until).contains(&now),
             None => request.counted,
@@ -530,6 +534,18 @@ impl Part {
         })
     }
 
+    /// Adds up the results of all streams; fails with the first failure of one.
+    async fn sum(mut streams: JoinSet<CommandResult<Self>>) -> CommandResult<Self> {
+        let (mut total, mut outcome) = (Self::new()?, Ok(()));
+        while let Some(part) = streams.join_next().await {
+            match part.map_err(|error| Failure::Unavailable(error.into()))? {
+                Ok(part) => total.add(part)?,
+                Err(failure) => outcome = outcome.and(Err(failure)),
+            }
+        }
+        outcome.map(|()| total)
+    }
+
     fn add(&mut self, other: Self) -> CommandResult {
         self.latency_us
             .add(&other.latency_us)
@@ -542,7 +558,7 @@ impl Part {
         Ok(())
     }
 
-    /// Figures of refusals are none.
+    /// Fails if statements were rejected: the figures are worth nothing then.
     fn check(&self) -> CommandResult {
         match self.rejected {
             0 => Ok(()),

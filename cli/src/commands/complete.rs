@@ -8,22 +8,22 @@ use deed_proto::v1::{self, OutcomeStatus, statement::Body};
 
 use crate::{
     args::{AboutArgs, Global, effect, intent_at, now},
-    author::{AuthorArgs, StatementReceiptJson},
+    author::AuthorArgs,
     failure::CommandResult,
 };
 
 /// Record the outcome of an Intent
 ///
-/// Names the Intent by session, sequence and digest, and copies the commitment to its arguments. If the
-/// act was called with other arguments, record it with `deed append`: that is a finding.
+/// Copies the Intent's commitment to its arguments into the Outcome. If the call had other arguments,
+/// record the Outcome with `deed append`; that is a finding.
 #[derive(Args)]
 #[command(after_help = "\
 An effect is kind=K,resource=R[,id=ID][,amount=N,currency=C][,before=HEX]
-[,after=HEX]; a comma belongs to the value before it unless a name follows.
+[,after=HEX]. Values may contain commas, except before one of these names.
 
 Examples:
   deed complete 14 succeeded --key agent.pem --result result.json \\
-       --effect kind=payment.refunded,resource=order/7,id=re_1,amount=1999,currency=EUR
+       --effect kind=payment.refunded,resource=order/7,amount=1999,currency=EUR
   deed complete 14 not-done --key agent.pem")]
 pub(crate) struct Complete {
     /// Leaf index of the Intent
@@ -95,8 +95,6 @@ impl Complete {
             correlation_keys: &self.about.correlation_keys(),
         };
         let receipt = author.record(&header, body, Some(contents)).await?;
-        global
-            .output()
-            .print(&receipt.json(), StatementReceiptJson::text)
+        receipt.print(global)
     }
 }

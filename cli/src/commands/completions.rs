@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use crate::failure::{CommandResult, Failure};
 
-/// Print a script that completes this command in a shell
+/// Print a shell completion script
 #[derive(Args)]
 #[command(after_help = "\
 Examples:

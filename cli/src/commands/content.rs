@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use deed_client::{ContentState, Error, Ledger, StoredSession};
+use deed_client::{ContentState, Error, Ledger, SessionError, StoredSession};
 use deed_evidence::{
     CommitmentDigest, Sequence, SessionId,
     commitment::{Committer, Salt},
@@ -44,11 +44,11 @@ pub(crate) enum Contents {
     Erase(Erase),
 }
 
-/// Put a content, for a statement to commit to
+/// Store a content, for a statement to commit to
 ///
-/// The server keeps it encrypted beside the log, and drops it after a day unless a statement names it.
-/// Its salt is random. With --session, --sequence and --slot it is derived from the producer's secret
-/// for that place in that statement: putting the content again gives the same digest.
+/// The server keeps the content encrypted beside the log, and drops it after a day unless a statement names
+/// it. The salt is random. With --session, --sequence and --slot it is derived from the producer's secret
+/// for that place in that statement: storing the content again gives the same digest.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -59,7 +59,7 @@ Examples:
 A statement names it by its digest, for example:
   \"arguments\": {\"digest\": \"<digest>\", \"media_type\": \"application/json\"}")]
 pub(crate) struct Put {
-    /// The content
+    /// File with the content
     file: PathBuf,
     /// Media type (RFC 6838)
     #[arg(long, value_name = "TYPE", default_value = "application/octet-stream")]
@@ -81,8 +81,7 @@ pub(crate) struct Put {
 
 /// Read a content
 ///
-/// Checks it against its commitment before it shows anything of it: a file appears whole or not at
-/// all.
+/// Checks the content against its commitment before it writes anything: a file appears whole or not at all.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -91,7 +90,7 @@ pub(crate) struct Get {
     /// The commitment's digest: 64 hex digits
     #[arg(value_name = "DIGEST", value_parser = hex_bytes::<32>)]
     digest: [u8; 32],
-    /// File for it, readable by its owner alone [default: stdout, up to 64 MiB]
+    /// File for the content, readable by its owner alone [default: stdout, up to 64 MiB]
     #[arg(long, short, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -102,10 +101,10 @@ pub(crate) struct Get {
 /// contents are also removed from the journals of the sessions in the state directory. Copies elsewhere
 /// are not reached. Nothing is erased if a legal hold or the retention floor covers one of the contents.
 ///
-/// The server finds other commitments to the same bytes, with other salts. They are read, compared here,
-/// shown, and erased too. A content that differs or cannot be read ends the command: name it yourself.
-/// Bytes that are stored again after their erasure are not found in this way: there is nothing left to
-/// compare them with.
+/// The server finds other commitments to the same bytes, with other salts. The command reads and compares
+/// these contents, shows them, and erases them too. If one differs or cannot be read, the command ends
+/// before it erases more: name that content on the command line to erase it unread. Bytes that are stored
+/// again after their erasure are not found in this way: there is nothing left to compare them with.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -121,7 +120,7 @@ pub(crate) struct Erase {
     /// Reason, for readers of the log
     #[arg(long)]
     reason: String,
-    /// For example: GDPR Art. 17(1)(b)
+    /// Legal basis, for example: GDPR Art. 17(1)(b)
     #[arg(long, value_name = "TEXT")]
     legal_basis: String,
     #[command(flatten)]
@@ -134,7 +133,7 @@ struct PutJson {
     media_type: String,
     bytes: u64,
     already_held: bool,
-    /// Opens the commitment; told only if nothing else here can give it again.
+    /// The salt, which opens the commitment; shown only if it cannot be derived again.
     #[serde(skip_serializing_if = "Option::is_none")]
     salt: Option<String>,
 }
@@ -170,7 +169,7 @@ impl Put {
         let (digest, size) = commit(&mut file, &salt).map_err(unreadable)?;
         io::Seek::rewind(&mut file).map_err(unreadable)?;
         let ledger = global.connect().await?;
-        // Exactly what was committed to, even if the file grows meanwhile.
+        // Sends exactly the bytes that were committed to, even if the file grows meanwhile.
         let content = tokio::io::AsyncReadExt::take(tokio::fs::File::from_std(file), size);
         let already_held = ledger.contents().put(digest, &salt, size, content).await?;
         ledger.flush().await?;
@@ -243,7 +242,7 @@ impl Get {
     async fn run(&self, global: &Global) -> CommandResult {
         let digest = CommitmentDigest::new(self.digest);
         let ledger = global.connect().await?;
-        // Only a file can appear at once: what goes elsewhere is held until it is checked.
+        // Only a file can appear at once; a content for any other output is held until it is checked.
         let file = self
             .out
             .as_ref()
@@ -282,7 +281,7 @@ impl Get {
     }
 }
 
-/// Reads a content; that there is none is a refusal, and a claimed Erasure is looked up.
+/// Reads a content. Fails if the server holds none, and looks up the Erasure that the server names.
 async fn got(
     ledger: &Ledger,
     digest: CommitmentDigest,
@@ -339,7 +338,7 @@ impl Erase {
         let mut authority = self.authority.open(global, &ledger).await?;
         let mut seen: BTreeSet<_> = digests.iter().copied().collect();
         let mut asked = SameBytes::of(&digests);
-        // More than fit into one Erasure go into several: a full one may leave some for the next.
+        // Contents that do not fit into one Erasure go into the next.
         let mut waiting = VecDeque::from(digests);
         while !waiting.is_empty() {
             let mut named = Vec::new();
@@ -383,33 +382,42 @@ impl Erase {
             ));
         }
         recorded.erases(digests);
-        forget(global, digests)?;
+        forget(global, authority, digests)?;
         global.output().print(&recorded, TrustReceiptJson::text)
     }
 }
 
-/// Takes the contents out of the sessions that are kept here, too.
-fn forget(global: &Global, digests: &[CommitmentDigest]) -> CommandResult {
+/// Removes the contents from the journals of the sessions in the state directory.
+fn forget(
+    global: &Global,
+    authority: &mut Authority,
+    digests: &[CommitmentDigest],
+) -> CommandResult {
     let erased = digests.iter().copied().collect();
-    let state = global.state()?;
-    let left = tokio::task::block_in_place(|| StoredSession::erase(&state, &erased));
+    let (state, own) = (global.state()?, authority.session());
+    let left = tokio::task::block_in_place(|| StoredSession::erase(&state, &erased, Some(own)));
     for (name, error) in left.map_err(Error::from)? {
-        report(&format!(
-            "erased in the ledger; whether session {name:?}, which is kept here, still holds a copy \
-             was not looked at: {error}"
-        ));
+        report(&match error {
+            SessionError::InUse { .. } => format!(
+                "erased in the ledger; session {name:?} is in use by another process, and its journal \
+                 may hold a copy until that process has its receipts"
+            ),
+            error => format!(
+                "erased in the ledger; the journal of session {name:?} may still hold a copy: {error}"
+            ),
+        });
     }
     Ok(())
 }
 
-/// The bytes of the contents that are to be erased, to hold against them what the server calls their
-/// twins: an authority does not erase by the server's word.
+/// Digests of the bytes of the contents to be erased. Contents that the server calls their twins are
+/// compared with them, because an authority does not erase by the server's word.
 struct SameBytes {
     /// Contents that were asked for and are not read yet.
     unread: Vec<CommitmentDigest>,
-    /// SHA-256 of those that were read, and opened their commitments.
+    /// SHA-256 of the contents that were read and opened their commitments.
     known: BTreeSet<Vec<u8>>,
-    /// One of them could not be read.
+    /// True if one of the contents that were asked for could not be read.
     incomplete: bool,
 }
 
@@ -482,7 +490,7 @@ impl io::Write for Hashing {
     }
 }
 
-/// Writes what is checked to something that is no file.
+/// Writes a checked content to an output that is no regular file.
 fn write_out(content: &[u8], path: &Path) -> CommandResult {
     let written = WholeFile::create(path, Readers::Owner).and_then(|mut out| {
         out.write_all(content)?;
@@ -524,7 +532,7 @@ impl io::Write for Held {
     }
 }
 
-/// Writes where it is called: a command has nothing else to do meanwhile.
+/// Writes on the calling thread: a command has nothing else to do meanwhile.
 struct Blocking<W>(W);
 
 impl<W: io::Write + Unpin> AsyncWrite for Blocking<W> {

@@ -6,7 +6,7 @@ use deed_proto::v1::{self, Verdict, statement::Body};
 
 use crate::{
     args::{Global, hex_bytes, intent_at},
-    author::{AuthorArgs, StatementReceiptJson},
+    author::AuthorArgs,
     failure::CommandResult,
 };
 
@@ -20,13 +20,13 @@ pub(crate) struct Decide {
     /// Leaf index of the Intent
     #[arg(value_name = "INTENT")]
     intent: u64,
-    /// May it happen?
+    /// Decision of the engine
     #[arg(value_enum)]
     verdict: Says,
     /// Name of the engine
     #[arg(long, value_name = "NAME")]
     engine: String,
-    /// Policy, in the engine's words
+    /// Version of the policy, as the engine names it
     #[arg(
         long,
         default_value = "",
@@ -70,8 +70,6 @@ impl Decide {
             reason: self.reason.clone(),
         });
         let receipt = author.record_in_task(found.task(), body).await?;
-        global
-            .output()
-            .print(&receipt.json(), StatementReceiptJson::text)
+        receipt.print(global)
     }
 }

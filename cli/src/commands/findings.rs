@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::task::check::Checked;
 use crate::{
     args::{Global, hex_bytes},
-    author::{AuthorityArgs, StatementAuthor, StatementReceiptJson},
+    author::{AuthorityArgs, StatementAuthor},
     failure::{CommandResult, Failure},
     render::{FindingJson, Output, names, report},
 };
@@ -19,36 +19,36 @@ const PAGE: u32 = 1_000;
 
 /// List the findings, or follow them as they arise
 ///
-/// Findings follow from the entries alone. With --task they are computed here from that task's entries,
-/// and a server that says otherwise is an alarm. For a whole ledger they are the server's word: `deed
-/// audit` computes them from all entries.
+/// A finding is a contradiction or an omission. With --task the findings are computed here from that
+/// task's entries, and a contradiction to the server's answer is an alarm. Without it they are the
+/// server's word; `deed audit` computes them from all entries.
 ///
-/// With --json each finding is a line. The last line is no finding: `end` is true, `findings` is their
-/// number, `basis` is their basis (`checked` or `servers_word`), `by_servers_word` lists what stays the
-/// server's word, and `alarms` lists what the server says and the entries contradict. A list without
-/// that line was cut off. --watch has no end: there each finding has its `basis`.
+/// With --json each finding is one line, and a last line ends the list: `end` is true, `findings` is the
+/// number of findings, `basis` is `checked` or `servers_word`, `by_servers_word` lists what was not
+/// computed here, and `alarms` lists contradictions of the server. A list without that line was cut off.
+/// --watch has no such line; there each finding has its `basis`.
 #[derive(Args)]
 #[command(after_help = "\
-Exit codes: with --task, 1 if the server's report is not what the entries say.
+Exit codes: with --task, 1 if the server's answer contradicts the entries.
 
 Examples:
   deed findings --severity serious
   deed findings --task 0001..0f
   deed findings --watch --from 1200 --json")]
 pub(crate) struct Findings {
-    /// Go on with those that arise, until interrupted
+    /// Then print new findings as they arise, until interrupted
     #[arg(long)]
     watch: bool,
     /// Only this kind, for example self_approval; may be given several times
     #[arg(long, value_name = "KIND", value_parser = names::parse_finding)]
     kind: Vec<FindingKind>,
-    /// Only from this on
+    /// Only findings that are at least this severe
     #[arg(long, value_enum, value_name = "LEAST")]
     severity: Option<Least>,
-    /// Only of this task: 32 hex digits
+    /// Only findings of this task: 32 hex digits
     #[arg(long, value_name = "HEX", value_parser = hex_bytes::<16>)]
     task: Option<[u8; 16]>,
-    /// From this leaf on
+    /// First leaf
     #[arg(
         long,
         value_name = "LEAF",
@@ -80,7 +80,7 @@ impl From<Least> for Severity {
 
 /// Record the result of reviewing a finding
 ///
-/// The finding stays in the ledger; the result stands beside it. An authority signs it.
+/// The finding stays in the list, with the result beside it. An authority signs the result.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -183,7 +183,7 @@ impl Findings {
         loop {
             let page = ledger.findings(&page_of, PAGE).await?;
             if count == 0 && !page.findings.is_empty() && !global.json {
-                // With the list, so that it stays there when the list is piped on.
+                // The remark goes to stdout with the list, so that a pipe passes both on.
                 output.line(SERVERS_WORD)?;
             }
             count = count.saturating_add(page.findings.len() as u64);
@@ -286,9 +286,7 @@ impl Disposition {
         let receipt = author
             .record_in_task(TaskId::from_slice(&found.task), body)
             .await?;
-        global
-            .output()
-            .print(&receipt.json(), StatementReceiptJson::text)
+        receipt.print(global)
     }
 
     /// The finding itself: a disposition of what is not there would be a finding of its own.

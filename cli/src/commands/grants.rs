@@ -8,15 +8,15 @@ use deed_proto::v1::{self, statement::Body};
 
 use crate::{
     args::{AmountArgs, EntryName, Global, When, ascending, entry_name, hex_bytes, moment, token},
-    author::{AuthorArgs, AuthorityArgs, StatementAuthor, StatementReceiptJson},
+    author::{AuthorArgs, AuthorityArgs, StatementAuthor},
     failure::{CommandResult, Failure},
 };
 
-/// Grant actions for a task, for a short time
+/// Allow an agent some acts in a task, for a limited time
 ///
-/// An authority signs the grant. With --parent and the --key of the parent's subject, that subject passes
-/// on a part of its own grant: every bound must lie within the parent's, and the new subject must accept
-/// it (deed accept). Actions and resources are exact, or prefixes that end in /*.
+/// An authority signs the grant. The subject of --parent may pass on a part of that grant with --key: every
+/// bound must lie within the parent's, and the new subject must accept the grant (`deed accept`). Actions
+/// and resources are exact, or prefixes that end in /*.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -34,19 +34,19 @@ pub(crate) struct MakeGrant {
     /// Producer that may act
     #[arg(long, value_name = "URI")]
     subject: String,
-    /// With which key alone: its id, 32 hex digits
+    /// Only with this key: its id, 32 hex digits
     #[arg(long, value_name = "KEYID", value_parser = hex_bytes::<16>)]
     subject_key: Option<[u8; 16]>,
-    /// Action that it may take; up to 64 times
+    /// Action that the subject may take; up to 64 times
     #[arg(long, value_name = "ACTION", required = true)]
     action: Vec<String>,
-    /// On what; may be given up to 64 times
+    /// Resource that it may act on; up to 64 times
     #[arg(long, value_name = "RESOURCE", required = true)]
     resource: Vec<String>,
-    /// From when on: a time, or a duration from now [default: at once]
+    /// Start: a time, or a duration from now [default: at once]
     #[arg(long, value_name = "TIME")]
     not_before: Option<When>,
-    /// Until when: a time, or a duration from now
+    /// End: a time, or a duration from now
     #[arg(long, value_name = "TIME")]
     expires: When,
     /// Largest number of acts [default: any number]
@@ -57,11 +57,11 @@ pub(crate) struct MakeGrant {
     /// The grant that this is a part of, by leaf index or leaf hash
     #[arg(long, value_name = "LEAF|HASH", value_parser = entry_name)]
     parent: Option<EntryName>,
-    /// The credential of another system that it stands for, by its id: never the credential itself
+    /// Credential of another system that this grant covers, by kind and id; never the credential itself
     #[arg(long, value_name = "KIND:ID", value_parser = token)]
     outside_token: Option<(String, String)>,
-    /// A producer that carries out the acts, and gives their Outcomes besides the agent; may be given
-    /// up to 16 times
+    /// Producer that carries out the acts and may report their Outcomes, besides the agent; up to 16
+    /// times
     #[arg(long, value_name = "URI")]
     gateway: Vec<String>,
     #[command(flatten)]
@@ -72,8 +72,8 @@ pub(crate) struct MakeGrant {
 
 /// Accept a grant that was passed on to you
 ///
-/// A grant that was passed on is valid only after its subject has accepted it: nobody becomes responsible
-/// without knowing it.
+/// A grant that was passed on has no effect until its subject accepts it, so nobody becomes responsible
+/// without knowing.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -86,7 +86,7 @@ pub(crate) struct Accept {
     author: AuthorArgs,
 }
 
-/// Revoke a grant, and with it everything that was passed on from it
+/// End a grant and all grants that derive from it
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -96,7 +96,7 @@ pub(crate) struct Revoke {
     #[arg(value_name = "LEAF|HASH", value_parser = entry_name)]
     grant: EntryName,
     /// Reason, for readers of the log
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
     #[command(flatten)]
     authority: AuthorityArgs,
@@ -120,9 +120,7 @@ impl MakeGrant {
             .open_or(&self.authority, global, &ledger)
             .await?;
         let receipt = author.record_in_task(Some(task), body).await?;
-        global
-            .output()
-            .print(&receipt.json(), StatementReceiptJson::text)
+        receipt.print(global)
     }
 
     fn body(&self, parent: Option<&ProvenStatement>) -> CommandResult<v1::Grant> {
@@ -161,9 +159,7 @@ impl Accept {
             grant: Bytes::copy_from_slice(grant.hash.as_bytes()),
         });
         let receipt = author.record_in_task(Some(task_of(&grant)?), body).await?;
-        global
-            .output()
-            .print(&receipt.json(), StatementReceiptJson::text)
+        receipt.print(global)
     }
 }
 
@@ -177,9 +173,7 @@ impl Revoke {
             reason: self.reason.clone(),
         });
         let receipt = author.record_in_task(Some(task_of(&grant)?), body).await?;
-        global
-            .output()
-            .print(&receipt.json(), StatementReceiptJson::text)
+        receipt.print(global)
     }
 }
 

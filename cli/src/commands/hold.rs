@@ -24,12 +24,13 @@ pub(crate) enum Holds {
 
 /// Place a legal hold: contents cannot be erased until it is released
 ///
-/// Covers the whole ledger, unless a task or a content is named. The command makes the hold's id.
+/// Covers the whole ledger, unless --task or --commitment is given. Prints the hold's id, which
+/// `deed hold release` needs.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   deed hold place --task 000102030405060708090a0b0c0d0e0f --reason \"case 26-117\"
-  deed hold release 5f0c... --reason \"case closed\"")]
+  deed hold release 0001..0f --reason \"case closed\"")]
 pub(crate) struct Place {
     /// Only contents of this task's statements: 32 hex digits
     #[arg(long, value_name = "HEX", value_parser = hex_bytes::<16>, conflicts_with = "commitment")]

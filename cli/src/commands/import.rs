@@ -47,19 +47,19 @@ pub(crate) enum Import {
 /// for each call. The statements only commit to the conversation. The arguments and results of tool calls
 /// are kept beside the ledger, encrypted, where they can be read (deed content get) and erased.
 ///
-/// Each run is made and checked as a whole before anything of it is sent. A refused run does not affect
-/// the others: it is named with its line, and the exit code is 2 at the end.
+/// Each run is made and checked as a whole before anything of it is sent. A refused run is named with its
+/// line; the others are imported, and the exit code at the end is 2.
 ///
 /// The statements are signed in batches, with a key that is made for importing and kept in the state
 /// directory. The authority whose key is kept here, or named, registers it with the role importer and
-/// signs the grants. Without an authority nothing is signed, and the command says so. An import stays a
-/// claim even if it is signed: a customer's yes before a tool that changes something is recorded as an
-/// Approval, but never counts as one.
+/// signs the grants. Without an authority key nothing is signed, and the command says so. An import is a
+/// claim even if it is signed: a customer's "yes" in a transcript is recorded as an Approval, but never
+/// counts as one.
 ///
 /// Sessions, tasks and the salts of the commitments derive from the run_id, the producer and a secret.
 /// A second import with the same secret gives duplicates only, and nobody else can take or guess the
-/// ids. A run that has grown is continued; a run whose messages changed is refused. An import must be
-/// signed as the first one was, because a session belongs to the key that began it. A credential with the
+/// ids. A run that has grown is continued; a run whose messages changed is refused. A second import must
+/// be signed in the same way, because a session belongs to the key that began it. A credential with the
 /// role append alone can import new runs; comparing runs that have grown needs the role read
 /// (docs/imports-chats.md).
 #[derive(Args)]
@@ -71,14 +71,14 @@ Examples:
   deed import chat runs.jsonl --unsigned --no-contents
   deed import chat runs.json.gz --dry-run
 
-Who speaks is import:chat in signed statements and import:chat/unsigned in unsigned
-ones, unless --producer says otherwise.")]
+The producer is import:chat in signed statements and import:chat/unsigned in
+others, unless --producer names one.")]
 pub(crate) struct Chat {
     /// Transcripts; - is stdin
     file: PathBuf,
-    /// Write a receipt for each statement to this file, one JSON object a line. What is there is
-    /// replaced at the end. If the import fails or is interrupted (Ctrl-C), it is replaced by the
-    /// receipts that came until then, and left alone if there are none
+    /// Write a receipt for each statement to this file, one JSON object a line. An existing file is
+    /// replaced when the import ends. After an error or Ctrl-C it holds the receipts that came before,
+    /// or is left alone if there are none
     #[arg(long, value_name = "FILE")]
     receipts: Option<PathBuf>,
     /// Number of producers that share the runs, each with its own stream
@@ -97,8 +97,8 @@ pub(crate) struct Chat {
     unsigned: bool,
     #[command(flatten)]
     authority: AuthorityArgs,
-    /// Controller of the key that is made: an https or spiffe URI [default: the producer if it is
-    /// one, else import at deed.invalid, which is nobody]
+    /// Controller of the new key: an https or spiffe URI [default: the producer if it is such a URI,
+    /// else https://deed.invalid/import, which stands for nobody]
     #[arg(long, value_name = "URI", value_parser = controller)]
     controller: Option<String>,
     /// Commit to arguments and results, and keep neither
@@ -203,7 +203,7 @@ impl Chat {
             risk_tier: self.risk_tier.into(),
             runs_are_over: self.ended,
         };
-        // Nothing is registered for an input in which there is no run.
+        // An input without a run must not lead to a registration.
         let stand_in = import(false, Grantor::Claimed(PRODUCER_UNSIGNED.to_owned()));
         let found = runs
             .find(|run| producer::check(&stand_in, &run.transcript))
@@ -239,7 +239,8 @@ impl Chat {
         bar.finish_and_clear();
         let flushed = match interrupts {
             0 | 1 => ledger.flush().await.map_err(Failure::from),
-            // Whoever asks twice does not wait for it. The next command proves it.
+            // A second Ctrl-C does not wait for the proof that the heads are linked; the next command
+            // makes it.
             _ => Ok(()),
         };
         let at_the_end = outcome.is_ok() && interrupts == 0;
@@ -247,8 +248,8 @@ impl Chat {
         summary.dry_run = self.dry_run;
         refusals.sum_up(&mut summary);
         summary.elapsed_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
-        // What was done is said, however it ended; that nobody reads it does not hide how. Whoever
-        // asked twice to end it has cut off the counts too.
+        // The summary is printed even if the import failed; a closed stdout does not hide that failure.
+        // A second Ctrl-C cuts off the summary too.
         let printed = match interrupts {
             0 | 1 => global.output().print(&summary, text),
             _ => Ok(()),
@@ -325,7 +326,7 @@ impl Chat {
             let producer = self.producer(true).to_owned();
             return Ok((Grantor::Claimed(producer), Signing::None));
         }
-        // Who may not read does not learn who the authorities are.
+        // A caller without the role read cannot learn who the authorities are.
         let may_read = !self.authority.may_be_at_hand(global, ledger)?
             || match ledger.trust_chain().await {
                 Err(Error::NotAllowed { .. }) => false,
@@ -383,7 +384,7 @@ async fn wait_for(
                 summary.merge(part);
                 outcome = outcome.and(end);
             }
-            // Only after a second interrupt, which is failure enough.
+            // A producer is cancelled only after a second interrupt, which is reported already.
             Some(Err(error)) if error.is_cancelled() => {}
             Some(Err(error)) => {
                 runs.stop();

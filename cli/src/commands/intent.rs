@@ -19,12 +19,12 @@ use crate::{
     render::{names, printable, report},
 };
 
-/// Announce an act before it happens, and learn whether it may
+/// Announce an act, and learn whether it may happen
 ///
-/// The ledger answers: cleared, waiting (and for what), or denied (and why). Act on a clearance
-/// only. --wait waits for it, and no other state is then a success. Whether an Intent is cleared is
-/// computed here from the task's entries; everything else is the server's word. The statement commits to
-/// the arguments and the prompt, which are kept beside the ledger, encrypted.
+/// The ledger answers: cleared, waiting (and for what), or denied (and why). Act only on "cleared". With
+/// --wait the command waits for an answer, and succeeds only if it is "cleared". "Cleared" is computed
+/// here from the task's entries; everything else is the server's word. The Intent commits to --arguments
+/// and --prompt, which are stored encrypted beside the ledger.
 #[derive(Args)]
 #[command(after_help = "\
 Exit codes: 1 if it is denied, or with --wait if it is not cleared in the end.
@@ -48,7 +48,7 @@ pub(crate) struct MakeIntent {
     /// The grant that it relies on, by leaf index or leaf hash
     #[arg(long, value_name = "LEAF|HASH", value_parser = entry_name)]
     grant: Option<EntryName>,
-    /// Deadline of its outcome: a time, or a duration from now [default: none]
+    /// Time by which the outcome must be reported: a time, or a duration from now [default: none]
     #[arg(long, value_name = "TIME")]
     deadline: Option<When>,
     /// File with the arguments of the call; - for stdin
@@ -74,16 +74,15 @@ pub(crate) struct MakeIntent {
     /// The platform's id of the call
     #[arg(long, default_value = "", value_name = "ID", hide_default_value = true)]
     tool_call_id: String,
-    /// Expected change, for example kind=refund,resource=accounts/12,amount=1999,currency=EUR.
-    /// It is compared with what independent systems see; without any, all effects must be on exactly
-    /// the resource. May be given up to 64 times
+    /// Expected change, for example kind=refund,resource=accounts/12,amount=1999,currency=EUR; up to 64
+    /// times. It is compared with what independent systems see. Without --expect all effects must be on
+    /// exactly the resource
     #[arg(long, value_name = "EFFECT", value_parser = effect::parse)]
     expect: Vec<v1::Effect>,
     /// Wait until it is cleared, denied or lapsed
     #[arg(long)]
     wait: bool,
-    /// Take the server's word for a clearance: nothing of it is worked out here. For whoever may not
-    /// read the ledger
+    /// Accept the server's answer without computing it here; for callers without the role read
     #[arg(long)]
     by_servers_word: bool,
     #[command(flatten)]
@@ -94,13 +93,13 @@ pub(crate) struct MakeIntent {
 
 /// Wait until an Intent is cleared or denied
 ///
-/// Prints its state whenever that changes, and ends when no further evidence can change it. An Intent is
-/// cleared only if the task's entries clear it, as they are judged here: an Intent that waited needs a
-/// Clearance in the log whose evidence holds. Everything else is the server's word.
+/// Prints the Intent's state at each change, and ends when no further evidence can change it. The Intent
+/// counts as cleared only if the task's entries, judged here, clear it: an Intent that waited needs a
+/// Clearance in the log whose evidence is valid. Everything else is the server's word.
 #[derive(Args)]
 #[command(after_help = "\
-Exit codes: 1 if it is denied, if its time is over, if it is done already, or if the server says what
-its own entries do not.
+Exit codes: 1 if it is denied, has lapsed or is done already, or if the server's
+answer contradicts the entries.
 
 Examples:
   deed await 14 && ./pay.sh")]
@@ -108,8 +107,7 @@ pub(crate) struct Await {
     /// Leaf index of the Intent
     #[arg(value_name = "INTENT")]
     intent: u64,
-    /// Take the server's word for a clearance: nothing of it is worked out here. For whoever may not
-    /// read the ledger
+    /// Accept the server's answer without computing it here; for callers without the role read
     #[arg(long)]
     by_servers_word: bool,
 }
@@ -132,7 +130,7 @@ struct IntentJson {
 /// The state of an Intent.
 #[derive(Serialize, Default)]
 struct StandsJson {
-    /// None if the ledger assesses nothing, or if it is not known.
+    /// The state; `None` if the ledger assesses nothing, or if it is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<String>,
     /// The proven trust chain says that the ledger assesses nothing.
@@ -187,7 +185,7 @@ impl MakeIntent {
         let receipt = author
             .record(&header, Body::Intent(intent), Some(contents))
             .await?;
-        // It is recorded: its receipt is printed, whatever becomes of the waiting.
+        // The Intent is recorded, so its receipt is printed even if the waiting fails.
         let (state, stands, waited) = self.stands(&ledger, &receipt).await;
         let json = IntentJson {
             receipt: receipt.json(),
@@ -210,9 +208,9 @@ impl MakeIntent {
         });
         let state = assessed.map_or(IntentState::Unspecified, v1::Assessed::intent);
         let asks = match state {
-            // Nobody gets a permit by that.
+            // A false denial allows no act, so it needs no check.
             IntentState::Denied => false,
-            // The receipt of a statement that was recorded before says nothing of it.
+            // The receipt of a statement that was recorded before does not tell its state.
             IntentState::Unspecified => true,
             IntentState::Cleared => !self.by_servers_word,
             _ => self.wait,
@@ -225,7 +223,7 @@ impl MakeIntent {
         if told {
             report(&format!("leaf {leaf} {}", stands.words()));
         }
-        // Without --wait it is told how it stands now, unless that is to be checked.
+        // Without --wait the command reports the present state, and waits only to check "cleared".
         let to_the_end = self.wait || state == IntentState::Cleared;
         let failure = match watched(ledger, leaf, told, self.by_servers_word, to_the_end).await {
             Ok(Some(standing)) => {
@@ -275,8 +273,8 @@ async fn settled(
     Ok((last.state, StandsJson::of(&last)))
 }
 
-/// Follows an Intent to the end, or takes how it stands now, and says what it waits for meanwhile.
-/// `told`: how it stands now was said.
+/// Follows an Intent to the end, or takes its present state, and reports what it waits for meanwhile.
+/// `told` is true if the present state was reported already.
 async fn watched(
     ledger: &Ledger,
     leaf: LeafIndex,
@@ -315,15 +313,15 @@ async fn assesses_nothing(ledger: &Ledger) -> CommandResult<bool> {
     Ok(trust.state.rules_version() < RULES_ASSESSED)
 }
 
-/// Returns a failure for an Intent that may not be acted on, so that the exit code says so too. If
-/// a clearance was waited for, everything but a clearance is a failure.
+/// Returns a failure for an Intent that may not be acted on, so that the exit code shows it. With `waited`
+/// every state but cleared is a failure.
 fn verdict(state: IntentState, leaf: u64, waited: bool) -> CommandResult {
     match state {
         IntentState::Denied => Err(Failure::denied(format!("the Intent at leaf {leaf}"))),
         IntentState::Lapsed | IntentState::Overdue => Err(Failure::denied(format!(
             "the time of the Intent at leaf {leaf} is over"
         ))),
-        // Whoever acts on the exit code would act again.
+        // A success would make a script that acts on the exit code act again.
         IntentState::Completed => Err(Failure::denied(format!(
             "the Intent at leaf {leaf} has its Outcome already"
         ))),

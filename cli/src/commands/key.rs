@@ -8,7 +8,7 @@
 //!  "controller":"<URI>","possession":"<128 hex>"}
 //! ```
 //!
-//! It holds for this ledger, role, producer and controller alone, and is no secret.
+//! The proof is valid for this ledger, role, producer and controller only, and is no secret.
 
 use std::{
     fs,
@@ -45,30 +45,27 @@ pub(crate) enum Keys {
     List(List),
 }
 
-/// Register the key of a producer
-///
-/// An authority signs the registration, and a proof shows that somebody holds the key. If the private key
-/// is given, the proof is made here; otherwise it comes from the holder (`deed key possess`). From then
-/// on the ledger takes statements of this producer only with a signature. A key is registered once.
+/// The options that a proof of possession names.
 #[derive(Args)]
 struct Claim {
     /// Role of the key
     #[arg(long, value_name = "ROLE")]
     role: Role,
-    /// For whom it speaks: a URI in canonical form
+    /// Producer that the key signs for: a URI in canonical form
     #[arg(long, value_name = "URI")]
     producer: String,
-    /// The person or organisation behind it, which independence is judged by: an https or spiffe URI
-    /// in canonical form. It is compared whole: name the department or the company, but all alike
+    /// Person or organisation behind the key: an https or spiffe URI in canonical form. Evidence is
+    /// independent if the controllers differ, so name the same level (department or company) for all
+    /// keys
     #[arg(long, value_name = "URI", value_parser = controller)]
     controller: String,
 }
 
 /// Register the key of a producer
 ///
-/// An authority signs this, and the key itself shows that somebody holds it: given the private key
-/// that proof is made here, else it comes from its holder (`deed key possess`). From then on the
-/// producer's statements are taken with a signature only. A key is registered once.
+/// An authority signs the registration. It needs a proof that somebody holds the private key: the command
+/// makes the proof if FILE is the private key; otherwise the holder makes it with `deed key possess`. From
+/// then on the ledger takes the producer's statements only with a signature. A key can be registered once.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -76,8 +73,9 @@ Examples:
        --producer spiffe://example.org/agent --controller https://example.org
   deed key register agent.pub --possession agent.possession --role agent \\
        --producer spiffe://example.org/agent --controller https://example.org
-  deed key register bank.pub --possession bank.possession --role downstream-system \\
-       --producer https://bank.example/refunds --controller https://bank.example \\
+  deed key register bank.pub --possession bank.possession \\
+       --role downstream-system --producer https://bank.example/refunds \\
+       --controller https://bank.example \\
        --resource 'accounts/*' --resource 'order/*'")]
 pub(crate) struct Register {
     /// File of the key, private or public, or the public key as 64 hex digits
@@ -85,7 +83,7 @@ pub(crate) struct Register {
     key: String,
     #[command(flatten)]
     claim: Claim,
-    /// Begin: a time, or a duration from now [default: at once]
+    /// Start: a time, or a duration from now [default: at once]
     #[arg(long, value_name = "TIME")]
     valid_from: Option<When>,
     /// End: a time, or a duration from now [default: never]
@@ -94,11 +92,11 @@ pub(crate) struct Register {
     /// File that `deed key possess` wrote
     #[arg(long, value_name = "FILE")]
     possession: Option<PathBuf>,
-    /// A producer whose acts it carries out as a gateway; may be given up to 64 times
+    /// Producer for which this key acts as a gateway; up to 64 times
     #[arg(long, value_name = "URI")]
     acts_for: Vec<String>,
-    /// A resource of a downstream system's own, or a prefix that ends in /*, or * for all; may be
-    /// given up to 64 times
+    /// Resource that belongs to this downstream system: a name, a prefix that ends in /*, or * for all;
+    /// up to 64 times
     #[arg(
         long,
         value_name = "RESOURCE",
@@ -111,8 +109,8 @@ pub(crate) struct Register {
 
 /// Prove that you hold a key, for an authority to register it
 ///
-/// The holder of the key runs this. The proof names ledger, key, role, producer and controller, and is
-/// valid for nothing else. It is one line of JSON, and no secret.
+/// The holder of the key runs this. The proof is one line of JSON and no secret. It is valid only for this
+/// ledger, key, role, producer and controller.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -135,8 +133,8 @@ pub(crate) struct Possess {
 
 /// Revoke a key
 ///
-/// It signs nothing from then on. What it signed before stays in the ledger, and counts as doubtful from
-/// --compromised-since on.
+/// From then on the ledger takes nothing that the key signed. Earlier statements stay; those since
+/// --compromised-since count as doubtful.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -146,11 +144,11 @@ pub(crate) struct Revoke {
     /// The key's id: 32 hex digits
     #[arg(value_name = "KEYID", value_parser = hex_bytes::<16>)]
     key_id: [u8; 16],
-    /// Since when somebody else may have had it: a time, or how long ago
+    /// Time since which somebody else may have had the key: a time, or how long ago
     #[arg(long, value_name = "TIME")]
     compromised_since: Option<When>,
     /// Reason, for readers of the log
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
     #[command(flatten)]
     authority: AuthorityArgs,
@@ -159,8 +157,8 @@ pub(crate) struct Revoke {
 /// List the ledger's keys, recomputed from its trust statements
 ///
 /// Lists the authorities first, then the registered keys in the order of their registration. The trust
-/// statements are verified, and it is verified that none is left out between them. Whether a key is in
-/// force is decided by this machine's clock.
+/// statements are verified, and that none is missing between them. The clock of this machine decides
+/// whether a key is in force.
 #[derive(Args)]
 pub(crate) struct List {
     /// Only keys of this producer
@@ -176,13 +174,13 @@ enum Role {
     Agent,
     /// A person or a body that approves acts
     Approver,
-    /// Decides by rules
+    /// A policy engine that decides about acts
     PolicyEngine,
     /// A system in which acts take effect
     DownstreamSystem,
-    /// Runs agents, opens and closes tasks
+    /// A platform that runs agents, and opens and closes their tasks
     Platform,
-    /// Brings in what others recorded
+    /// An importer of records of other systems
     Importer,
 }
 

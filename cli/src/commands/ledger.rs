@@ -31,16 +31,17 @@ pub(crate) enum Ledgers {
 
 /// Create a ledger
 ///
-/// Its authority keys sign for its owner. Without --authority-key a key is made here, and its private
-/// half is kept in the state directory: the server never makes one. The answer is verified, and the
-/// ledger is trusted from then on.
+/// The authority keys sign for the ledger's owner. Without --authority-key the command makes a key and
+/// keeps its private half in the state directory; the server never makes one. The answer is verified, and
+/// the ledger is trusted from then on.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   deed ledger create payments
-  deed ledger create payments --authority-key owner.pub --authority-key 3b6a27bc...")]
+  deed ledger create payments --authority-key owner.pub \\
+       --authority-key 3b6a27bc...")]
 pub(crate) struct Create {
-    /// 1 to 63 of a-z, 0-9 and '-'
+    /// Name of the ledger: 1 to 63 of a-z, 0-9 and '-'
     name: String,
     /// Public Ed25519 key in hex, or a file that holds it; may be repeated
     #[arg(long, value_name = "HEX|FILE")]
@@ -49,9 +50,9 @@ pub(crate) struct Create {
 
 /// List all ledgers of the server
 ///
-/// Ledger ids are checked against the genesis entries and against what is trusted. Sizes and roots are
-/// the server's word ('show' verifies them), and so is a log key that replaced another one. With --json
-/// each ledger is an object on a line of its own.
+/// Checks each ledger id against its genesis entry and against the id that is trusted. Sizes, roots and
+/// log keys that replaced another one are the server's word; `deed ledger show` verifies them. With
+/// --json each ledger is an object on a line of its own.
 #[derive(Args)]
 pub(crate) struct List {}
 
@@ -68,19 +69,20 @@ pub(crate) struct Show {
 
 /// Replace the log key, which signs the ledger's tree heads
 ///
-/// The next key is the one that the server derives; an authority of the ledger signs the replacement.
-/// Clients that trust the old key follow by themselves, because the old key also signs the first head of
-/// the new one. If others may know the server's secret, stop the server and run 'deed-server
-/// renew-secret' first: whoever knows the secret knows the next key too.
+/// The server derives the next key, and an authority of the ledger signs the change. Clients follow by
+/// themselves, because the old key also signs the first head of the new one. If others may know the
+/// server's secret, stop the server and run `deed-server renew-secret` first: otherwise they know the next
+/// key too.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   deed ledger rotate-log-key payments --reason 'Yearly.'
-  deed ledger rotate-log-key payments --reason 'The disk was sold.' --authority-key owner.key")]
+  deed ledger rotate-log-key payments \\
+       --reason 'The disk was sold.' --authority-key owner.key")]
 pub(crate) struct RotateLogKey {
     /// The ledger [default: --ledger]
     name: Option<String>,
-    /// Reason, 1 to 1,024 bytes; everybody who may see tree heads can read it
+    /// Reason, 1 to 1,024 bytes; everybody who sees tree heads can read it
     #[arg(long)]
     reason: String,
     #[command(flatten)]
@@ -132,7 +134,7 @@ impl LedgerJson {
         }
     }
 
-    /// Of a ledger whose keys were verified.
+    /// Describes a ledger whose keys were verified.
     fn verified(ledger: &Ledger, size: u64, root: String) -> Self {
         let known: KnownKeys = ledger.log_keys();
         let newest = known.keys().newest().key.to_string();
@@ -195,8 +197,8 @@ impl Create {
         let connection = global.connection().await?;
         let mut made = None;
         if keys.is_empty() {
-            // On disk before the ledger exists: a ledger whose owner's key was lost in a crash
-            // would be nobody's.
+            // The key is on disk before the ledger exists: if a crash lost it, nobody would own the
+            // ledger.
             let authority = NewAuthority::make(&global.state()?, &self.name)?;
             keys.push(authority.public_key);
             made = Some(authority);

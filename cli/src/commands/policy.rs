@@ -33,9 +33,9 @@ pub(crate) enum Policies {
 
 /// Check policies offline, as a ledger does before it takes them
 ///
-/// Prints each policy with what it asks for after the act, the digest of the set, and the largest cost
-/// of judging an Intent by it (docs/policies.md). If the policies are not valid or cost too much, prints
-/// each error with its place, and exits with 1.
+/// Prints each policy with the evidence that it needs after the act, the digest of the set, and the
+/// largest cost of judging an Intent by it (docs/policies.md). If the policies are invalid or cost too
+/// much, prints each error with its place, and exits with 1.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -51,8 +51,8 @@ pub(crate) struct Check {
 
 /// Set the policies that Intents are judged by from now on
 ///
-/// Replaces the policies before. They are checked here first, as `deed policy check` does. A ledger that
-/// did not assess its entries begins to do so.
+/// Replaces the set in force, after the checks of `deed policy check`. A ledger of rules version 1 assesses
+/// its entries from then on.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -65,11 +65,11 @@ pub(crate) struct Set {
     /// Schema in Cedar's own syntax [default: the one that Deed ships]
     #[arg(long, value_name = "FILE")]
     schema: Option<PathBuf>,
-    /// The policies that Deed ships, one for each risk tier
+    /// Set the policies that Deed ships, one for each risk tier
     #[arg(long, conflicts_with_all = ["files", "schema"])]
     default: bool,
     /// Reason, for readers of the log
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
     #[command(flatten)]
     authority: AuthorityArgs,
@@ -78,7 +78,7 @@ pub(crate) struct Set {
 /// Show the policies in force, verified
 #[derive(Args)]
 pub(crate) struct Show {
-    /// Those that an entry at this leaf was judged by [default: those of now]
+    /// Show the set that the entry at this leaf was judged by [default: the set in force now]
     #[arg(long, value_name = "LEAF")]
     at: Option<u64>,
 }

@@ -19,14 +19,14 @@ use crate::{
 pub(crate) enum Principals {
     Bind(Bind),
     Unbind(Unbind),
-    /// List which principal may deliver whose statements, verified
+    /// List the principals and the producers whose statements they may deliver, verified
     List,
 }
 
 /// Let a principal deliver a producer's statements
 ///
-/// The principal is the identity that the server finds behind a connection: the SPIFFE ID or subject of
-/// a client certificate, or the principal of a token. Binding the same two again replaces the end.
+/// The principal is the caller that the server authenticates: the SPIFFE ID or subject of a client
+/// certificate, or the principal of a token. Binding the same pair again replaces the end time.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:

@@ -35,14 +35,16 @@ Examples:
        --entry-out 7.entry --policy-out payments.policy
   deed verify 7.tlog-proof --entry 7.entry --policy payments.policy
   deed prove --ledger payments --index 7 --out 7.tlog-proof \\
-       --entry-out 7.entry --policy-out payments.policy --trust-out payments.trust
-  deed verify 7.tlog-proof --entry 7.entry --policy payments.policy --trust payments.trust
+       --entry-out 7.entry --policy-out payments.policy \\
+       --trust-out payments.trust
+  deed verify 7.tlog-proof --entry 7.entry --policy payments.policy \\
+       --trust payments.trust
   deed prove --ledger payments --index 7 --batch --out 7.batch-proof \\
        --policy-out payments.policy --key-out agent.pub
   deed verify 7.batch-proof --batch --key agent.pub --policy payments.policy
 
-The policy names the log key that is trusted here. Whoever verifies should have it
-from somebody they trust, not from whom they check.")]
+The policy names the log key that this client trusts. Verifiers should get that
+key from somebody they trust, not from the party that they check.")]
 pub(crate) struct Prove {
     /// Leaf index of the entry
     #[arg(long, value_name = "N")]
@@ -59,14 +61,14 @@ pub(crate) struct Prove {
     /// File for a trust policy (C2SP tlog-policy) with the trusted log key and no witnesses
     #[arg(long, value_name = "FILE")]
     policy_out: Option<PathBuf>,
-    /// Follow a batched statement to its signature, and write the proof of that
+    /// For a statement of a batch: prove its manifest and signature instead
     #[arg(long)]
     batch: bool,
     /// File for the public key that signed the batch
     #[arg(long, value_name = "FILE", requires = "batch")]
     key_out: Option<PathBuf>,
-    /// File for the ledger's trust statements with their proofs: which key is whose. The
-    /// proof is then made in the tree that these are proven in, the newest
+    /// File for the ledger's trust statements and their proofs. The proof of the entry is then made in
+    /// the newest tree
     #[arg(long, value_name = "FILE", conflicts_with = "size")]
     trust_out: Option<PathBuf>,
 }
@@ -86,7 +88,7 @@ struct ProvedBatchJson {
     proved: ProvedJson,
     /// The place of the signature.
     manifest_leaf: u64,
-    /// Of the statement in the batch, from 0.
+    /// The position of the statement in the batch, from 0.
     position: u32,
     key_id: String,
     producer: String,
@@ -123,7 +125,7 @@ impl Prove {
             }
             None => (ledger.prove_leaf(Leaf::Index(index), size).await?, None),
         };
-        // Nothing is written before all of it is known to hang together.
+        // Files are written only after all heads are proven to be of one history.
         ledger.flush().await?;
         let checkpoint = SignedNote::parse(&leaf.head.note)
             .map_err(|error| Failure::does_not_verify(error.to_string()))?;

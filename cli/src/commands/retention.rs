@@ -14,25 +14,25 @@ use crate::{
 #[derive(Subcommand)]
 pub(crate) enum Retention {
     Set(SetRetention),
-    /// Show how long contents are kept at least, verified
+    /// Show the minimum time for which contents are kept, verified
     Show,
 }
 
-/// Set how long contents are kept at least
+/// Set the minimum time for which contents are kept
 ///
-/// The time counts from the moment when a statement with the content was recorded. Until it is over, the
-/// content cannot be erased.
+/// The time runs from the moment when a statement that commits to the content was recorded. A content
+/// cannot be erased before it is over.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   deed retention set 180d --reason \"six months of evidence\"
   deed retention set none")]
 pub(crate) struct SetRetention {
-    /// For example 180d; none ends the floor
+    /// Minimum time, for example 180d; none removes it
     #[arg(value_name = "DURATION|none", value_parser = floor)]
     floor: Floor,
     /// Reason, for readers of the log
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
     #[command(flatten)]
     authority: AuthorityArgs,

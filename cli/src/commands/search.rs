@@ -12,13 +12,13 @@ use crate::{
     render::{EntryJson, names, printable, report, shown, summary, trust_words},
 };
 
-/// Find entries by what they say
+/// Find entries by task, agent, resource, action and other terms
 ///
-/// All terms must hold. Each entry is proven to be in the log and to have the terms, and its signature
-/// is followed to a key that was the producer's and in force. The server's word is: that no other entry
-/// has the terms, that a finding arose there, the age of an entry, and that no trust statement follows
-/// the newest one that it shows (`trust_through` in --json). It cannot hide a statement that it has shown
-/// here before.
+/// Finds entries that have all terms. Each entry is proven to be in the log and to have the terms, and its
+/// signature is followed to a key that was the producer's and in force. The server's word is: that no
+/// other entry has the terms, that a finding arose there, the times, and that no trust statement follows
+/// the newest one that it shows (`trust_through` in --json). It cannot hide a trust statement that it has
+/// shown here before.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -48,13 +48,13 @@ pub(crate) struct SearchCommand {
     /// Entries at which such a finding arose
     #[arg(long, value_name = "KIND", value_parser = names::parse_finding)]
     finding: Option<FindingKind>,
-    /// From then on: a time, or how long ago
+    /// Start, inclusive: a time, or how long ago
     #[arg(long, value_name = "TIME")]
     from_time: Option<When>,
-    /// Until then, itself excluded: a time, or how long ago
+    /// End, exclusive: a time, or how long ago
     #[arg(long, value_name = "TIME")]
     until: Option<When>,
-    /// From this leaf on
+    /// First leaf
     #[arg(
         long,
         value_name = "LEAF",
@@ -62,7 +62,7 @@ pub(crate) struct SearchCommand {
         hide_default_value = true
     )]
     from: u64,
-    /// At most so many [default: all]
+    /// Largest number of entries [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     limit: Option<u64>,
 }

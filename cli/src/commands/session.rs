@@ -20,7 +20,7 @@ pub(crate) enum Sessions {
 /// Show the position of a session, on this machine and in the ledger
 ///
 /// On this machine: the next sequence, and the statements without a receipt. In the ledger: the server's
-/// answer, compared with the session's last entry.
+/// answer, checked against the session's last entry.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -32,7 +32,7 @@ pub(crate) struct Show {
     name: String,
 }
 
-/// List the sessions that are kept on this machine, of all ledgers or of --ledger
+/// List the sessions on this machine, of all ledgers or of --ledger
 ///
 /// Asks no server. A session that another process uses is listed without its position.
 #[derive(Args)]

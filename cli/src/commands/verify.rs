@@ -34,7 +34,7 @@ use author::{of_author, of_standing, standing_unknown};
 /// cosigned it, and the inclusion proof leads from the entry to its root. Each part is listed, as checked
 /// or as not checked.
 ///
-/// With --trust (the file of deed prove --trust-out) also verifies the author: the signature, and that
+/// With --trust (the file of `deed prove --trust-out`) also verifies the author: the signature, and that
 /// the ledger's own trust statements let that key sign for that producer at that leaf. The trust file
 /// holds these statements from the genesis entry on, each with the proof that it is in the log.
 ///
@@ -47,15 +47,17 @@ use author::{of_author, of_standing, standing_unknown};
 #[command(after_help = "\
 Examples:
   deed verify 7.tlog-proof --entry 7.entry --policy payments.policy
-  deed verify 7.tlog-proof --entry 7.entry --policy payments.policy --trust payments.trust
-  deed verify 7.batch-proof --batch --policy payments.policy --trust payments.trust
+  deed verify 7.tlog-proof --entry 7.entry --policy payments.policy \\
+       --trust payments.trust
+  deed verify 7.batch-proof --batch --policy payments.policy \\
+       --trust payments.trust
   deed verify 7.batch-proof --batch --key agent.pub --policy payments.policy
 
 A policy (C2SP tlog-policy) with one log and no witnesses:
   log <verifier key>
   quorum none")]
 pub(crate) struct Verify {
-    /// The proof (C2SP tlog-proof; with --batch what deed prove --batch wrote)
+    /// The proof (C2SP tlog-proof; with --batch the file of `deed prove --batch`)
     #[arg(value_name = "FILE.tlog-proof")]
     proof: PathBuf,
     /// The entry's bytes
@@ -66,16 +68,16 @@ pub(crate) struct Verify {
         conflicts_with = "batch"
     )]
     entry: Option<PathBuf>,
-    /// Follow a batched statement to its signature; takes --key or --trust
+    /// For a proof of `deed prove --batch`: verify manifest and signature, with --key or --trust
     #[arg(long)]
     batch: bool,
-    /// Public key (file or hex) that is to have signed it
+    /// Public key (file or hex) that must have signed it
     #[arg(long, value_name = "HEX|FILE")]
     key: Option<String>,
-    /// The ledger's trust statements, as deed prove --trust-out wrote them
+    /// The ledger's trust statements: the file of `deed prove --trust-out`
     #[arg(long, value_name = "FILE")]
     trust: Option<PathBuf>,
-    /// The ledger's id [default: as the key signed it]
+    /// Ledger id [default: the one that was signed]
     #[arg(long, value_name = "HEX", requires = "batch")]
     ledger_id: Option<String>,
     /// The logs and witnesses to trust (C2SP tlog-policy)
@@ -285,7 +287,7 @@ impl Verify {
     }
 }
 
-/// The statement's header, if entry and statement agree about who may have written it.
+/// Returns the statement's header. Fails if entry and statement disagree about the author.
 fn header_of<'e>(entry: &Entry<'e>) -> CommandResult<Header<'e>> {
     if entry.payload_type == PayloadType::BatchManifest {
         let message = "the entry is the manifest of a batch, not a statement";
@@ -296,7 +298,7 @@ fn header_of<'e>(entry: &Entry<'e>) -> CommandResult<Header<'e>> {
         .map_err(|error| Failure::does_not_verify(format!("the entry contradicts itself: {error}")))
 }
 
-/// Inclusion, head and witnesses: these held, or nothing is reported.
+/// The checks of inclusion, head and witnesses. They were made before: if one failed, there is no report.
 fn of_head(verified: &VerifiedCheckpoint, index: LeafIndex, policy: &Policy) -> Vec<Check> {
     let (origin, head) = (&verified.checkpoint.origin, &verified.checkpoint.head);
     let inclusion = format!(
@@ -327,10 +329,10 @@ fn of_head(verified: &VerifiedCheckpoint, index: LeafIndex, policy: &Policy) -> 
     checks
 }
 
-/// Parts that no proof of an entry shows.
+/// The parts that no proof of an entry can show.
 fn of_words(entry: &Entry<'_>) -> [Check; 3] {
     let slots = statement::commitments(entry.payload).map(|all| {
-        let slots = all.map(|one| format!("{} ({})", one.slot, one.digest));
+        let slots = all.map(|one| format!("{} {}", one.slot, one.digest));
         slots.collect::<Vec<_>>()
     });
     let slots = slots.unwrap_or_default();
@@ -339,8 +341,8 @@ fn of_words(entry: &Entry<'_>) -> [Check; 3] {
         Check::new(CONTENTS, State::NothingToCheck, detail)
     } else {
         let detail = format!(
-            "what these commit to was not looked at (deed content get does): {}",
-            slots.join(", ")
+            "the contents of these were not read (`deed content get` does): {}",
+            slots.join(" and ")
         );
         Check::new(CONTENTS, State::NotChecked, detail)
     };
@@ -432,7 +434,7 @@ impl Check {
             State::Checked => "checked",
             State::Failed => "FAILED",
             State::NotChecked => "not checked",
-            State::NothingToCheck => "nothing",
+            State::NothingToCheck => "not needed",
         };
         let prose = format!("{}: {}", self.part, self.detail);
         labelled(state, &prose, 16)

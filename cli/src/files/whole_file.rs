@@ -1,5 +1,4 @@
-//! Files that appear whole or not at all, and outlast a power failure once they are said to be
-//! there.
+//! Files that appear whole or not at all, and survive a power failure once they are reported.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -11,9 +10,9 @@ use std::{
 /// The readers of a new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Readers {
-    /// Whomever the umask lets.
+    /// Everybody whom the umask allows.
     All,
-    /// Its owner alone.
+    /// Only the owner of the file.
     Owner,
 }
 
@@ -109,7 +108,7 @@ pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
 /// Makes a directory that only its owner may open, and those above it.
 pub(crate) fn make_private_directory(path: &Path) -> io::Result<()> {
     make_directory_with(path, 0o700)?;
-    // It may be there already, made by somebody less careful.
+    // An existing directory may be open to others.
     let permissions = fs::metadata(path)?.permissions();
     if permissions.mode() & 0o077 != 0 {
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;

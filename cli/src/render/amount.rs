@@ -65,7 +65,7 @@ mod tests {
             (12, "BHD", "0.012 BHD"),
             (1_999, "CLF", "0.1999 CLF"),
             (i64::MIN, "EUR", "-92233720368547758.08 EUR"),
-            // Nobody knows how many minor units a whole one of these has.
+            // These units have no known number of minor units.
             (1_999, "BTC", "1999 BTC in minor units"),
             (1_999, "XAU", "1999 XAU in minor units"),
             (1_999, "eur", "1999 eur in minor units"),

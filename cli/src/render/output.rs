@@ -32,8 +32,8 @@ impl Output {
         }
     }
 
-    /// Prints one line, or a text of several. Whatever a terminal would not show as it is comes
-    /// out escaped; strings of others that may contain line ends are to be made printable before.
+    /// Prints one line, or a text of several lines. Escapes characters that a terminal would not show as
+    /// they are. The caller escapes strings of others that may contain line ends.
     pub(crate) fn line(self, line: &str) -> CommandResult {
         let mut stdout = io::stdout().lock();
         let written = writeln!(stdout, "{}", printable_lines(line)).and_then(|()| stdout.flush());

@@ -1,8 +1,8 @@
-//! Text of others for a terminal and for scripts.
+//! Makes text of others safe for a terminal and for scripts.
 //!
-//! A ledger's name, a statement's objective, a server's excuse: whoever wrote them could have put
-//! in characters that move the cursor, change colours or turn the direction of writing, and so
-//! show something else than what is there. None of those reaches the output as such.
+//! The author of a ledger's name, a statement's objective or a server's message could put in characters
+//! that move the cursor, change colours or turn the direction of writing, so that the screen shows
+//! something else. These characters are escaped before they reach the output.
 
 use std::{
     borrow::Cow,
@@ -17,7 +17,7 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// As [`printable`], but keeps line ends: for a whole text of ours.
+/// Does the same as [`printable`], but keeps line ends: for texts of several lines that Deed composes.
 pub(crate) fn printable_lines(text: &str) -> Cow<'_, str> {
     let escaped = |c| c != '\n' && is_deceptive(c);
     escape(text, escaped, |out, c| {
@@ -25,12 +25,11 @@ pub(crate) fn printable_lines(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// As [`printable`], for JSON, which stays JSON of the same value: there such characters can only be in
-/// strings, but for the line ends of a pretty form. (JSON itself demands an escape only below
-/// U+0020.)
+/// Does the same as [`printable`] for JSON, which keeps its value: in JSON these characters can only be
+/// in strings, except for the line ends of a pretty form. (JSON demands an escape only below U+0020.)
 pub(crate) fn printable_json(json: &str) -> Cow<'_, str> {
     let escaped = |c| c != '\n' && is_deceptive(c);
-    // All of them are in the basic plane: four digits.
+    // All these characters are in the basic plane: four digits are enough.
     escape(json, escaped, |out, c| {
         write!(out, "\\u{:04x}", u32::from(c))
     })

@@ -105,7 +105,7 @@ impl Tally {
         }
     }
 
-    /// A rejection is a refusal: the command ends with 3, whatever else it did.
+    /// Fails if a statement was rejected, so that the command ends with 3 even if others were recorded.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         match self.rejected {
             0 => Ok(()),
@@ -124,9 +124,8 @@ impl std::ops::AddAssign for Tally {
     }
 }
 
-/// Returns a warning of a receive time that nobody can know yet: it is the operator's word, and
-/// rules about time go by it. Nothing is said of one that lies behind: a statement that was
-/// recorded earlier is a duplicate.
+/// Returns a warning if a receive time lies in the future: it is the operator's word, and rules about time
+/// depend on it. A time in the past needs no warning: the statement may be a duplicate.
 pub(crate) fn from_the_future(received_at: Micros, now: Micros) -> Option<String> {
     let ahead = received_at.get().saturating_sub(now.get());
     (ahead > SKEW_US).then(|| {

@@ -8,7 +8,7 @@ use deed_testkit::fake::{Lie, authority_key};
 use deed_tlog::SigningKey;
 use serde_json::Value;
 
-use crate::scene::{Scene, code, scene, stderr};
+use crate::scene::{Scene, code, scene, stderr, words};
 
 const AGENT: &str = "spiffe://example.org/agent";
 
@@ -34,10 +34,6 @@ async fn scene_with_task() -> (Scene, String) {
     assert_eq!(task.len(), 32);
     assert_eq!(opened["leaf_index"], 2);
     (scene, task)
-}
-
-fn words(line: &str) -> Vec<&str> {
-    line.split_whitespace().collect()
 }
 
 /// A command that an authority signs.
@@ -192,7 +188,7 @@ async fn an_approval_commits_to_what_was_shown() {
          --currency EUR --arguments call.json"
     );
     let intent = agent(&scene, &line).await;
-    // Nobody can be asked.
+    // The command can ask nobody: stdin is no terminal.
     let approve = words("approve 3 --producer person:1 --json");
     assert_eq!(code(&scene.run(&approve).await), 2);
     let output = scene
@@ -205,7 +201,7 @@ async fn an_approval_commits_to_what_was_shown() {
     assert_eq!(said["intent"]["leaf_hash"], intent["leaf_hash"]);
     assert_eq!(said["strength"], "multi_factor");
     assert_eq!(said["shown"]["digest"], approved["shown"]);
-    // It was decided elsewhere: when it was opened there is not known here, and nothing is said.
+    // A decision that was made elsewhere is recorded without the times of its showing and opening.
     let at = |name: &str| said[name].as_i64();
     assert_eq!(
         (at("shown_at_us"), at("opened_at_us")),
@@ -219,7 +215,7 @@ async fn an_approval_commits_to_what_was_shown() {
     let refuse = [&approve[..], &["--yes", "--refuse"]].concat();
     scene.json(&refuse).await;
     assert_eq!(entry(&scene, 5).await["approval"]["verdict"], "deny");
-    // What is no Intent is not approved.
+    // An entry that is no Intent cannot be approved.
     let wrong = words("approve 2 --producer person:1 --yes");
     assert_eq!(code(&scene.run(&wrong).await), 2);
 }
@@ -306,7 +302,7 @@ async fn a_receipt_says_what_it_rests_on() {
         printed.lines().all(|line| line.chars().count() <= 80),
         "{printed}"
     );
-    // Who may append and not read can check nothing.
+    // A caller that may append and not read can check nothing.
     scene.fake.lock().script.lie = Lie::MayNotRead;
     let shown = scene.json(&[&receipt[..], &["--json"]].concat()).await;
     assert_eq!(shown["basis"], "servers_word", "{shown}");

@@ -5,7 +5,7 @@ use std::{path::Path, process::Stdio};
 use deed_testkit::fake::{Lie, NAME, authority};
 use serde_json::Value;
 
-use crate::scene::{code, scene, stderr};
+use crate::scene::{code, scene, stderr, words};
 
 fn line(reason: &str) -> String {
     format!(
@@ -43,7 +43,7 @@ async fn a_ledger_is_shown_and_trusted_from_then_on() {
     let again = scene.run(&["ledger", "show"]).await;
     assert_eq!((code(&again), stderr(&again)), (0, String::new()));
     let mut listed = shown.clone();
-    // Who signed before is not in a list.
+    // A list does not name earlier log keys.
     listed.as_object_mut().unwrap().remove("log_keys");
     assert_eq!(scene.json(&["ledger", "list", "--json"]).await, listed);
     let vkey = shown["vkey"].as_str().unwrap();
@@ -145,7 +145,7 @@ async fn a_malformed_line_ends_the_input() {
         assert_eq!(receipts.len(), 1);
         assert_eq!(scene.fake.size(), before + 1);
     }
-    // With a place and without.
+    // Some lines name session and sequence, and some do not.
     let placed = format!(
         "{{\"session\": \"{}\", \"sequence\": 0, {}",
         "01".repeat(16),
@@ -195,29 +195,9 @@ async fn proofs_verify_offline_and_changed_ones_do_not() {
     (0..6).for_each(|seed| scene.fake.add_leaf(seed));
     let (output, _) = scene.append(&[], &(line("a") + &line("b"))).await;
     assert_eq!(code(&output), 0);
-    let prove = [
-        "prove",
-        "--index",
-        "7",
-        "--out",
-        "p",
-        "--entry-out",
-        "e",
-        "--policy-out",
-        "y",
-    ];
+    let prove = words("prove --index 7 --out p --entry-out e --policy-out y");
     assert_eq!(code(&scene.run(&prove).await), 0);
-    let verify = [
-        "verify",
-        "p",
-        "--entry",
-        "e",
-        "--policy",
-        "y",
-        "--json",
-        "--server",
-        "http://0.0.0.0:1",
-    ];
+    let verify = words("verify p --entry e --policy y --json --server http://0.0.0.0:1");
     let verified = scene.json(&verify).await;
     assert_eq!(
         (&verified["verified"], &verified["tree_size"]),
@@ -279,17 +259,7 @@ async fn transcripts_are_imported_once() {
     };
     let transcripts: String = (0..20).map(run).collect();
     std::fs::write(scene.path("t"), &transcripts).unwrap();
-    let import = [
-        "import",
-        "chat",
-        "t",
-        "--json",
-        "--ended",
-        "--receipts",
-        "r",
-        "--producers",
-        "3",
-    ];
+    let import = words("import chat t --json --ended --receipts r --producers 3");
     let first = scene.json(&import).await;
     for (field, value) in [
         ("runs", 20),
@@ -405,24 +375,9 @@ async fn heads_are_followed_and_a_closed_pipe_is_no_error() {
 #[tokio::test]
 async fn a_bench_counts_what_was_recorded() {
     let scene = scene().await;
-    let measured = scene
-        .json(&[
-            "bench",
-            "append",
-            "--statements",
-            "100",
-            "--warmup-seconds",
-            "0",
-            "--producers",
-            "2",
-            "--batch",
-            "7",
-            "--in-flight",
-            "2",
-            "--with-proofs",
-            "--json",
-        ])
-        .await;
+    let measure = "bench append --statements 100 --warmup-seconds 0 --producers 2 --batch 7 \
+                   --in-flight 2 --with-proofs --json";
+    let measured = scene.json(&words(measure)).await;
     assert_eq!(
         (&measured["statements"], &measured["rejected"]),
         (&100.into(), &0.into())

@@ -7,7 +7,7 @@ use deed_testkit::fake::{Lie, authority_key};
 use deed_tlog::SigningKey;
 use serde_json::Value;
 
-use crate::scene::{Scene, code, scene, stderr};
+use crate::scene::{Scene, code, scene, stderr, words};
 
 const AUTHORITY: [&str; 2] = ["--authority-key", "owner.pem"];
 const CLAIM: [&str; 6] = [
@@ -216,14 +216,7 @@ async fn the_ledgers_rules_are_set_and_shown() {
         .say(&[&bind("gateway-7")[..], &["--until", "90d"]].concat())
         .await;
     scene.say(&bind("gateway-8")).await;
-    let unbind = [
-        "principal",
-        "unbind",
-        "--principal",
-        "gateway-7",
-        "--producer",
-        "a:b",
-    ];
+    let unbind = words("principal unbind --principal gateway-7 --producer a:b");
     scene.say(&unbind).await;
     let bindings = scene.lines(&["principal", "list"]).await;
     let in_force: Vec<_> = bindings
@@ -231,7 +224,7 @@ async fn the_ledgers_rules_are_set_and_shown() {
         .map(|binding| &binding["in_force"])
         .collect();
     assert_eq!(in_force, [false, true]);
-    // What has ended is not ended again.
+    // A binding that has ended cannot be ended again.
     let (code, text) = scene.seen(&[&unbind[..], &AUTHORITY].concat()).await;
     assert!(code == 2 && text.contains("principal list"), "{text}");
 
@@ -275,14 +268,7 @@ async fn the_ledgers_rules_are_set_and_shown() {
         .seen(&[&["retention", "set", "1d"][..], &AUTHORITY].concat())
         .await;
     assert!(code == 2 && text.contains("no authority"), "{text}");
-    let new = [
-        "retention",
-        "set",
-        "1d",
-        "--authority-key",
-        "agent.pem",
-        "--json",
-    ];
+    let new = words("retention set 1d --authority-key agent.pem --json");
     scene.json(&new).await;
 }
 
@@ -318,7 +304,7 @@ async fn a_content_is_put_read_and_erased() {
         scene.run(&["content", "get", digest]).await.stdout,
         vec![7; 3000]
     );
-    // Nothing of a content that does not open its commitment is to be seen, in either way.
+    // A content that does not open its commitment is shown neither in a file nor on stdout.
     scene.fake.lock().script.lie = Lie::ContentByte;
     fs::remove_file(scene.path("read")).unwrap();
     let before = fs::read_dir(scene.path("")).unwrap().count();
@@ -329,15 +315,8 @@ async fn a_content_is_put_read_and_erased() {
     scene.fake.lock().script.lie = Lie::None;
     assert_eq!(scene.seen(&["content", "get", &"00".repeat(32)]).await.0, 3);
 
-    let why = [
-        "--reason",
-        "asked",
-        "--legal-basis",
-        "GDPR",
-        "--requested-by",
-        "ticket:1",
-    ];
-    let erase = [&["content", "erase", digest, digest][..], &why].concat();
+    let why = words("--reason asked --legal-basis GDPR --requested-by ticket:1");
+    let erase = [&["content", "erase", digest, digest][..], &why[..]].concat();
     // Refused by a status: forgotten, so that it is not in the way of what follows.
     scene.fake.lock().script.erasure_refused = Some("not you");
     let (code_now, text) = scene.seen(&[&erase[..], &AUTHORITY].concat()).await;
@@ -408,17 +387,7 @@ async fn wrong_usage_says_what_to_do_and_records_nothing() {
         ]
         .concat()
     };
-    let bad_role = [
-        "key",
-        "register",
-        "agent.pem",
-        "--role",
-        "king",
-        "--producer",
-        "a:b",
-        "--controller",
-        "a:b",
-    ];
+    let bad_role = words("key register agent.pem --role king --producer a:b --controller a:b");
     let arguments: [&[&str]; 20] = [
         &bad_role,
         &register("agent.pem", "--valid-from", "tomorrow"),
@@ -479,7 +448,7 @@ async fn wrong_usage_says_what_to_do_and_records_nothing() {
     for arguments in arguments {
         let (code, text) = scene.seen(arguments).await;
         assert_eq!(code, 2, "{arguments:?}: {text}");
-        // Whichever is the first to connect says what it trusts from then on.
+        // The first command that connects also prints what it trusts from then on.
         let says = text.lines().any(|line| line.starts_with("error: "));
         assert!(says, "{arguments:?}: {text}");
     }

@@ -35,7 +35,7 @@ async fn statement(scene: &Scene, leaf: u64) -> Value {
     scene.json(&["entry", &leaf, "--json"]).await["statement"].clone()
 }
 
-/// What the observations of the ledger say, in no order.
+/// Returns the observations of the ledger as text, sorted.
 async fn observed(scene: &Scene) -> Vec<String> {
     let mut all = Vec::new();
     for leaf in 1..scene.fake.size() {
@@ -93,7 +93,7 @@ async fn logs_of_other_systems_are_imported_once() {
 async fn the_same_records_give_the_same_ledger_however_they_come() {
     let events: Vec<String> = (1..6).map(|n| event(n, "delete", "")).collect();
     let whole = scene().await;
-    // As a container runtime writes them.
+    // The log has the form of a container runtime's log.
     let log = events.join("\n2026-11-24T10:00:00.1Z stdout F ");
     fs::write(whole.path("log"), log).unwrap();
     let (ended, summary, _) = import(&whole, &["log"]).await;

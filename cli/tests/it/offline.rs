@@ -60,6 +60,21 @@ fn signed(ledger: &Ledger, who: Who, by: Who, body: Body) -> Bytes {
     Entry::signed(&payload, keyed, ledger.now()).encode()
 }
 
+/// A Tick, as only the ledger may write it.
+fn tick(ledger: &Ledger) -> Vec<u8> {
+    let tick = v1::Statement {
+        ledger_id: Bytes::copy_from_slice(ledger.id.as_bytes()),
+        producer: statement::LEDGER_PRODUCER.into(),
+        occurred_at_us: ledger.now().get(),
+        body: Some(Body::Tick(v1::Tick {
+            due_us: 5,
+            clock_us: 0,
+        })),
+        ..v1::Statement::default()
+    };
+    statement::encode(&tick).unwrap().into()
+}
+
 fn log_signer() -> NoteSigner {
     let name = KeyName::new(genesis().origin.as_str()).unwrap();
     NoteSigner::from_seed(name, &[1; 32])
@@ -173,7 +188,7 @@ impl Files {
         self.entries.len() - 1
     }
 
-    /// With the trust file: it fails, and this is why.
+    /// Checks that verification with the trust file fails for the reason `why`.
     fn fails(&self, leaf: usize, why: &str) {
         self.fails_with(leaf, &TRUSTED, why);
     }
@@ -270,7 +285,7 @@ fn each_part_is_checked_or_said_not_to_be() {
             ("truth", "not_checked"),
         ]
     );
-    // Without the trust file nothing is said of the author.
+    // Without the trust file the output makes no statement about the author.
     let output = files.verify(files.last(), &[]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
@@ -288,7 +303,7 @@ fn each_part_is_checked_or_said_not_to_be() {
     let other = hex::encode(signing_key(PLATFORM.seed.unwrap()).public_key().as_bytes());
     let output = files.verify(files.last(), &["--key", &other]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    // Of trust statements, and of the genesis entry.
+    // Proofs of trust statements and of the genesis entry verify too.
     for leaf in [0, 1] {
         json(&files.verify(leaf, &["--trust", "trust", "--json"]));
     }
@@ -327,27 +342,17 @@ fn what_contradicts_itself_is_refused() {
     assert_eq!(failed["verified"], serde_json::json!([]));
     assert!(failed["failed"].to_string().contains("author's signature"));
 
-    // Of a batch, and no manifest.
+    // The proof is of a statement in a batch, but not of its manifest.
     let files = Files::with(&ledger, as_of(Author::Batched).encode());
     files.fails(files.last(), "deed prove --batch");
     assert_eq!(files.verify(files.last(), &[]).status.code(), Some(1));
-    // An Intent that the ledger is said to have written, and a Clearance that somebody else did.
+    // An Intent in the ledger's name, and a Tick that the ledger did not write.
     let files = Files::with(&ledger, as_of(Author::Ledger).encode());
     files.fails(files.last(), "contradicts itself");
-    let clearance = statement::encode(&v1::Statement {
-        ledger_id: Bytes::copy_from_slice(ledger.id.as_bytes()),
-        producer: statement::LEDGER_PRODUCER.into(),
-        occurred_at_us: ledger.now().get(),
-        body: Some(Body::Tick(v1::Tick {
-            due_us: 5,
-            clock_us: 0,
-        })),
-        ..v1::Statement::default()
-    })
-    .unwrap();
-    let files = Files::with(&ledger, Entry::unsigned(&clearance, ledger.now()).encode());
+    let tick = tick(&ledger);
+    let files = Files::with(&ledger, Entry::unsigned(&tick, ledger.now()).encode());
     files.fails(files.last(), "contradicts itself");
-    let files = Files::with(&ledger, Entry::by_ledger(&clearance, ledger.now()).encode());
+    let files = Files::with(&ledger, Entry::by_ledger(&tick, ledger.now()).encode());
     let ledgers = json(&files.verify(files.last(), &["--trust", "trust", "--json"]));
     assert_eq!(state(&ledgers, "author's signature"), "nothing_to_check");
     assert_eq!(state(&ledgers, "key's standing"), "not_checked");
@@ -355,7 +360,7 @@ fn what_contradicts_itself_is_refused() {
     // Unsigned in the name of somebody who has a key.
     let files = Files::with(&ledger, as_of(Author::Unsigned).encode());
     files.fails(files.last(), "must be signed");
-    // With a key of somebody else, and one that nobody registered.
+    // Signed with another producer's key, and with a key that nobody registered.
     let files = Files::with(&ledger, signed(&ledger, AGENT, PLATFORM, wanted()));
     files.fails(files.last(), "key's standing");
     let nobody = Who {
@@ -378,7 +383,7 @@ fn a_key_speaks_where_it_stood() {
     let files = Files::with(&ledger, after);
     let text = String::from_utf8(files.verify(intended, &TRUSTED).stdout).unwrap();
     assert!(text.contains("revoked later"), "{text}");
-    // Its signature behind its revocation is worth nothing.
+    // A signature after the key's revocation proves nothing.
     files.fails(files.last(), "key's standing");
     // A trust file that ends before the revocation: that something may be missing is said.
     let revocation = files.last() - 1;
@@ -391,7 +396,7 @@ fn a_key_speaks_where_it_stood() {
     );
     // The revocation itself is in that tree, and not in the file.
     files.fails(revocation, "leaves this trust statement out");
-    // One from the middle is missed.
+    // A missing trust statement in the middle is noticed.
     files.write_trust(|leaf| leaf != 2);
     files.fails(intended, "follows leaf");
     files.write_trust(|leaf| leaf != 0);
@@ -418,7 +423,7 @@ fn a_key_speaks_where_it_stood() {
     files.fails(files.last(), "is for ledger");
 }
 
-/// Who asks whether a key signed is not told that all is well because nobody did.
+/// `--key` fails for an unsigned entry.
 #[test]
 fn a_key_that_was_to_sign_has_signed_or_it_fails() {
     let ledger = story();
@@ -448,18 +453,8 @@ fn a_key_that_was_to_sign_has_signed_or_it_fails() {
             Entry::unsigned(&payload, ledger.now()).encode(),
         ));
     }
-    // The ledger's own.
-    let tick = statement::encode(&v1::Statement {
-        ledger_id: Bytes::copy_from_slice(ledger.id.as_bytes()),
-        producer: statement::LEDGER_PRODUCER.into(),
-        occurred_at_us: ledger.now().get(),
-        body: Some(Body::Tick(v1::Tick {
-            due_us: 5,
-            clock_us: 0,
-        })),
-        ..v1::Statement::default()
-    });
-    let tick = Entry::by_ledger(&tick.unwrap(), ledger.now()).encode();
+    // A statement of the ledger itself.
+    let tick = Entry::by_ledger(&tick(&ledger), ledger.now()).encode();
     missing(&Files::with(&ledger, tick));
     // An authority's, which is signed with another key.
     let files = Files::of(&ledger);

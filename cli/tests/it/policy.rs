@@ -7,7 +7,7 @@ use deed_evidence::policy::{CEDAR_VERSION, DEFAULT_POLICIES, DEFAULT_SCHEMA, dig
 use deed_proto::v1::{self, statement::Body};
 use deed_testkit::fake::{Lie, authority_key};
 
-use crate::scene::{Scene, code, scene, stderr};
+use crate::scene::{Scene, code, scene, stderr, words};
 
 const AUTHORITY: [&str; 3] = ["--authority-key", "owner.pem", "--json"];
 
@@ -78,13 +78,7 @@ async fn policies_are_checked_without_a_server() {
     assert_eq!(json["diagnostics"].as_array().unwrap().len(), 1);
 
     fs::write(scene.path("bad.cedarschema"), "entity\n 1;").unwrap();
-    let check = [
-        "policy",
-        "check",
-        "one.cedar",
-        "--schema",
-        "bad.cedarschema",
-    ];
+    let check = words("policy check one.cedar --schema bad.cedarschema");
     let output = scene.run(&check).await;
     assert_eq!(code(&output), 1);
     assert!(

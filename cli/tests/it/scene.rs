@@ -78,6 +78,11 @@ impl Scene {
     }
 }
 
+/// Splits a line of arguments at its spaces.
+pub(crate) fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
+}
+
 pub(crate) fn code(output: &Output) -> i32 {
     output.status.code().unwrap()
 }

@@ -105,7 +105,7 @@ async fn the_next_process_knows_what_was_shown() {
             assert!(!printed.contains("verified"), "{command:?}: {printed}");
         }
     }
-    // What goes around it does not hold, as soon as the revocation is there.
+    // An entry that links past the revocation is refused as soon as the revocation is shown.
     scene.fake.lock().script.hidden_trust = vec![around];
     for command in [commands[0], commands[5]] {
         let output = scene.run(command).await;
@@ -113,7 +113,8 @@ async fn the_next_process_knows_what_was_shown() {
     }
 }
 
-/// Who was shown nothing is told how far it goes, and that this is all by the server's word.
+/// A client that was shown no later trust statement prints the leaf of the newest one, and that the
+/// absence of others is the server's word.
 #[tokio::test]
 async fn that_nothing_follows_is_the_servers_word() {
     let story = Story::new();
@@ -137,7 +138,7 @@ async fn that_nothing_follows_is_the_servers_word() {
     assert_eq!(found["trust_through"], through);
 }
 
-/// In the log and not in the chain: nobody checked it against what stands before it.
+/// A trust statement in the log that is not in the chain was not checked against earlier ones.
 #[tokio::test]
 async fn a_trust_statement_that_the_chain_leaves_out_proves_nothing() {
     let story = Story::new();
@@ -155,13 +156,13 @@ async fn a_trust_statement_that_the_chain_leaves_out_proves_nothing() {
     let found = stdout(&output);
     let refused = found.matches("ITS SIGNATURE PROVES NOTHING").count();
     assert_eq!(refused, 1, "{found}");
-    // In the chain it holds.
+    // As part of the chain it is valid.
     scene.fake.lock().script.hidden_trust.clear();
     let output = scene.run(&authority).await;
     assert_eq!(code(&output), 0, "{output:?}");
 }
 
-/// What came since is asked for in a tree that is no older than what is trusted.
+/// The client asks for later trust statements in a tree that is no older than the trusted one.
 #[tokio::test]
 async fn a_chain_that_is_followed_is_no_older_than_the_trusted_tree() {
     let story = Story::new();

@@ -34,7 +34,7 @@ const AGAIN_MAX: usize = 3;
 /// A task's report, judged again from its own entries.
 #[derive(Debug)]
 pub struct JudgedTask {
-    /// As the server tells it.
+    /// The server's report.
     pub report: ProvenTask,
     /// The verdict over its entries, or the reason why they cannot be those of an honest ledger.
     pub verdict: Result<TaskVerdict, TrustError>,
@@ -94,7 +94,7 @@ impl Ledger {
             if gathered.untold.is_none() || again == AGAIN_MAX {
                 break gathered;
             }
-            // It may have been told while the task went on.
+            // The task may have changed while the server sent the report.
             again += 1;
         };
         let verdict = judge(&self.shared.genesis_entry, task, &gathered);
@@ -218,7 +218,7 @@ impl SignatureChecker {
             Some(known) => known,
             None => {
                 let trust = self.ledger.follow_trust().await?;
-                // Nothing is assessed but who speaks, so the task does not matter.
+                // Only authors are assessed, so any task id will do.
                 let genesis = &self.ledger.shared.genesis_entry;
                 let replay = TaskReplay::begin(genesis, TaskId::new([0; 16])).map_err(unfit)?;
                 Known {
@@ -264,11 +264,11 @@ pub enum SignatureCheck {
     /// The signature, or that of the batch's manifest, holds under a key that was registered for the
     /// producer and in force, and that no known statement reports compromised by then.
     Verified,
-    /// Nobody signed: the producer is claimed.
+    /// The statement is unsigned: the producer is claimed.
     Nobody,
-    /// The ledger wrote it. Whether what stands before it calls for it was not looked at.
+    /// The ledger wrote the entry. It was not checked that the entries before it call for it.
     Ledger,
-    /// It is signed, and that proves nothing: why.
+    /// The signature proves nothing, for this reason.
     Refused(String),
     /// Verification is switched off.
     Unchecked,

@@ -25,7 +25,7 @@ pub enum Basis {
     /// operator's word all the same is that none was left out: see
     /// [`Standing::unshown`].
     Checked,
-    /// The server says so.
+    /// The server's word.
     ServersWord,
 }
 
@@ -128,7 +128,7 @@ impl ClearanceWatch {
                 Ok(answer) => {
                     let standing = self.take(answer).await?;
                     let reported = self.reported.as_ref();
-                    // After a reconnect the first one was told before, and is no progress.
+                    // The first state after a reconnect was reported before.
                     if reported.is_some_and(|reported| reported.says_the_same(&standing)) {
                         continue;
                     }
@@ -258,7 +258,7 @@ fn checked(said: Standing, intent: LeafIndex, judged: &JudgedTask) -> Result<Sta
         (said, own) if said == own => {}
         // An act that was done meanwhile was cleared.
         (S::Cleared, S::Completed | S::Overdue) => {}
-        // Nobody gets a permit by that.
+        // A false answer other than "cleared" allows no act.
         (state, _) if state != S::Cleared => return Ok(said),
         (said, _) => {
             let reasons = [&own.missing[..], &own.denied[..]].concat();

@@ -1,4 +1,4 @@
-//! The server's report of a task against what its own entries come to.
+//! Compares the server's report of a task with the verdict over its entries.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -221,7 +221,7 @@ impl Compared {
     }
 
     fn task(&mut self, reported: &v1::TaskInfo, own: &v1::TaskInfo) {
-        // Its deadline may have come by entries elsewhere.
+        // Entries of other tasks may have moved the time past the deadline.
         let by_time = reported.state() == TaskState::Closed
             && own.state() == TaskState::Open
             && reported.closed_leaf.is_none();
@@ -327,7 +327,7 @@ impl Compared {
             reported.layers.unwrap_or_default(),
             own.layers.unwrap_or_default(),
         );
-        // What time, and what was seen, can change of the layers; the others stand.
+        // Time and observations can change some of the layers (`true`); the others are fixed.
         let late = by_time || seen_otherwise;
         for (name, may_be, server, entries) in [
             ("identity", false, server.identity(), entries.identity()),
@@ -349,7 +349,7 @@ impl Compared {
 
     fn grants(&mut self, reported: &ProvenTask, unsettled: &Unsettled<'_>) {
         let verdict = unsettled.verdict;
-        // What an act that is denied after all has not spent.
+        // An act that is denied after all has spent nothing.
         let in_doubt = |act: &v1::ActInfo| doubtful_batch(verdict, act.intent_leaf).is_some();
         let may_be_spent = !verdict.close.is_empty() || verdict.acts.iter().any(in_doubt);
         let server: BTreeMap<u64, &v1::GrantInfo> = reported
@@ -403,7 +403,8 @@ impl Compared {
                 // The last statement of a stolen key in the task may be one elsewhere that is in no list.
                 let of_stolen_key = own.kind() == FindingKind::CompromisedKeyUse;
                 let about = reported.about_leaf == own.about_leaf || of_stolen_key;
-                // Of a key that spoke in very many tasks these are looked at by and by.
+                // The ledger finds the uses of a stolen key in very many tasks one after the other, so they may
+                // arise at any leaf.
                 let anywhere = is_of_time(own.kind()) || of_stolen_key;
                 reported.kind == own.kind
                     && about

@@ -1,5 +1,5 @@
-//! What a difference between the server's report and its entries is: a lie, or something that these
-//! entries do not settle.
+//! A difference between the server's report and its entries is either a lie or something that these
+//! entries cannot decide.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,7 +36,7 @@ fn verdict() -> TaskVerdict {
     replay.end(1).unwrap()
 }
 
-/// One act, told as the entries have it.
+/// Returns a report of one act and the verdict over its entries, which agree.
 fn both(state: IntentState) -> (Gathered, TaskVerdict) {
     let mut verdict = verdict();
     verdict.acts = vec![v1::ActInfo {
@@ -72,7 +72,7 @@ fn both(state: IntentState) -> (Gathered, TaskVerdict) {
     (gathered, verdict)
 }
 
-/// How much contradicts the entries, and how much may be so.
+/// Returns the numbers of contradictions, and of differences that the entries cannot decide.
 fn counts(gathered: &Gathered, verdict: &TaskVerdict) -> (usize, usize) {
     let compared = with(gathered, verdict);
     (compared.differences.len(), compared.by_word.len())
@@ -118,7 +118,7 @@ fn time_changes_some_layers_and_no_others() {
     let layers = gathered.report.acts[0].layers.as_mut().unwrap();
     layers.set_result(LayerState::Proven);
     assert_eq!(counts(&gathered, &verdict), (1, 2));
-    // Nobody is cleared by time.
+    // Time alone clears no Intent.
     let (mut gathered, verdict) = both(IntentState::Waiting);
     gathered.report.acts[0].state = IntentState::Cleared.into();
     assert_eq!(counts(&gathered, &verdict), (1, 0));
@@ -169,7 +169,7 @@ fn a_grant_that_ends_may_have_ended() {
             wanted,
             "{own:?} {reported:?} {how:?}"
         );
-        // What is found of it follows.
+        // The same holds for a finding about the act.
         let denied = found(FindingKind::ExpiredGrant, GIVEN, GIVEN);
         gathered.report.findings.push(denied);
         let more = counts(&gathered, &verdict);
@@ -230,7 +230,7 @@ fn what_was_too_much_to_be_fetched_is_the_servers_word() {
     assert_eq!(counts(&gathered, &verdict), (3, 0));
     gathered.missed.insert(ELSEWHERE);
     assert_eq!(counts(&gathered, &verdict), (0, 3));
-    // It does not hide what the server leaves out.
+    // It does not hide findings that the server leaves out.
     let (mut gathered, mut verdict) = both(IntentState::Completed);
     gathered.missed.insert(ELSEWHERE);
     verdict.findings = vec![found(FindingKind::EffectMismatch, GIVEN, GIVEN)];
@@ -278,7 +278,7 @@ fn dispositions_are_the_servers_word_and_must_be_there() {
         disposition: v1::DispositionKind::Explained.into(),
         ..one
     }];
-    // Nothing is there.
+    // The disposition names a finding that does not exist.
     assert_eq!(counts(&gathered, &verdict), (1, 0));
     let disposes = |number: u32| {
         let statement = v1::Statement {

@@ -27,7 +27,8 @@ pub struct FindingFilter {
 /// Some findings, in order of (leaf index, number).
 #[derive(Debug, Clone, PartialEq)]
 pub struct FindingsPage {
-    /// By the server's word; that they are as asked for, in order, and within the tree was checked.
+    /// The findings, by the server's word. It was checked that they fit the filter, are in order, and lie
+    /// within the tree.
     pub findings: Vec<v1::Finding>,
     /// The begin of the next page; `None` on the last one.
     pub next: Option<(u64, u32)>,
@@ -38,9 +39,9 @@ pub struct FindingsPage {
 /// Findings that arose, or the word that there were none.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SeenFindings {
-    /// As in [`FindingsPage`].
+    /// The findings, checked as in [`FindingsPage`].
     pub findings: Vec<v1::Finding>,
-    /// Everything below this leaf was looked at, by the server's word.
+    /// The server searched everything below this leaf, by its own word.
     pub searched_to: u64,
     /// The head of the tree that this was read from.
     pub head: SignedHead,
@@ -110,7 +111,7 @@ const fn after((leaf, number): (u64, u32)) -> (u64, u32) {
 }
 
 impl Ledger {
-    /// One page of findings, of 1 to 1,000.
+    /// Returns a page of 1 to 1,000 findings.
     ///
     /// # Errors
     /// Any [`Error`]; [`Error::Answer`] if there are others among them.
@@ -131,7 +132,7 @@ impl Ledger {
         let next = answer.next_leaf.map(|leaf| (leaf, answer.next_number));
         let last = answer.findings.last();
         let least = last.map_or(filter.start, |last| after((last.leaf_index, last.number)));
-        // Else the pages never end.
+        // Without progress the pages would never end.
         if let Some(next) = next.filter(|next| *next < least || *next <= filter.start) {
             return Err(AnswerError::Other {
                 what: "findings with the next page at",

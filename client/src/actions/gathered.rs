@@ -44,7 +44,7 @@ pub(super) struct Gathered {
     pub(super) untold: Option<u64>,
     /// The newest leaf, if the report does not point to it.
     pub(super) time_only: Option<u64>,
-    /// The reason why no signature stands behind one of the entries.
+    /// The reason why an entry has no valid signature.
     pub(super) refused: Option<TrustError>,
     pub(super) task: TaskId,
 }
@@ -128,7 +128,7 @@ impl Gathered {
 /// The batch whose statements are being looked at.
 #[derive(Debug, Default)]
 pub(super) struct Batches {
-    /// One of its statements, and all of them once a second one was asked for.
+    /// A statement of the newest batch, and the whole batch once a second statement was asked for.
     newest: Option<(Covered, Option<WholeBatch>)>,
 }
 
@@ -172,7 +172,7 @@ impl Ledger {
         while let Some((leaf, entry)) = waiting.pop_first() {
             looked_at.insert(leaf);
             if gathered.shows_time(leaf) {
-                // Its words are not judged, so nobody has to stand behind them.
+                // The entry only shows the time. Its text is not judged, so its signature is not needed.
                 continue;
             }
             let covered = self.covering(&mut batches, key, leaf, &entry, size).await;

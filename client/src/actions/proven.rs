@@ -89,7 +89,7 @@ impl ProvenStatement {
     /// The payload, exactly as received.
     #[must_use]
     pub fn payload(&self) -> Bytes {
-        // It was parsed when this was made.
+        // The entry was parsed when `self` was made, so parsing cannot fail.
         Entry::parse(&self.entry).map_or_else(
             |_| Bytes::new(),
             |entry| self.entry.slice_ref(entry.payload),

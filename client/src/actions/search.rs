@@ -22,9 +22,9 @@ pub struct SearchTerms {
     pub task: Option<TaskId>,
     /// The statement's producer.
     pub agent: Option<String>,
-    /// Of an Intent, or of an effect of an Outcome or Observation.
+    /// The resource of an Intent, or of an effect of an Outcome or Observation.
     pub resource: Option<String>,
-    /// Of an Intent.
+    /// The action of an Intent.
     pub action: Option<String>,
     /// W3C trace id.
     pub trace_id: Option<[u8; 16]>,
@@ -34,7 +34,7 @@ pub struct SearchTerms {
     pub finding: Option<FindingKind>,
     /// First leaf index.
     pub start: u64,
-    /// One past the last index.
+    /// The leaf index after the last one.
     pub end: Option<u64>,
     /// Effective time, the first included, the second not. That the entry is not too old is the
     /// server's word.
@@ -196,8 +196,8 @@ fn request(terms: &SearchTerms, ledger: &str, with_proofs: bool) -> v1::SearchRe
 }
 
 impl SearchTerms {
-    /// Reads an entry, verifies its inclusion, and that it is what was searched for. `None` for a
-    /// batch manifest where nothing but a place was asked for: it says nothing by itself.
+    /// Reads an entry, and verifies its inclusion and that it has the terms. Returns `None` for a batch
+    /// manifest in a search by place only: it is no statement of its own.
     fn read(
         &self,
         entry: &v1::ProvenEntry,

@@ -26,7 +26,7 @@ use crate::{
     trust::TrustError,
 };
 
-/// A task in which somebody acts, in a session of their own.
+/// A task in which a producer acts, in a session of its own.
 ///
 /// An act begins with [`intend`](Self::intend), which gives a [`Cleared`] only once the ledger has
 /// cleared the Intent; and [`complete`](Self::complete) takes one. A gateway that keeps its call
@@ -34,8 +34,8 @@ use crate::{
 ///
 /// # What a clearance rests on
 ///
-/// The server's answer alone clears nothing. It is worked out here, by the code that the ledger runs,
-/// whether the entries give the same:
+/// The server's answer alone clears nothing. The client computes from the entries, with the code that the
+/// ledger runs, that they give the same:
 ///
 /// | the Intent | what is looked at | round trips more |
 /// |---|---|---|
@@ -48,9 +48,9 @@ use crate::{
 /// that covers the Intent shows that there is none, or a replay of the log; and a server that keeps
 /// such an entry back has signed a tree that holds it.
 ///
-/// All of it takes the right to read the ledger. A caller that may only append, or that wants the
-/// server's word, says so with [`by_servers_word`](Self::by_servers_word); then none of it is done,
-/// and the permit's [`basis`](Cleared::basis) tells.
+/// These checks need the right to read the ledger. A caller that may only append, or that wants the
+/// server's word, calls [`by_servers_word`](Self::by_servers_word): then nothing of this is checked, and
+/// the permit's [`basis`](Cleared::basis) is the server's word.
 ///
 /// ```no_run
 /// # use deed_client::{ActError, Task};
@@ -131,7 +131,7 @@ pub enum ActError {
         /// The reasons, sorted.
         reasons: Vec<String>,
     },
-    /// Its time is over.
+    /// The Intent has lapsed or is overdue.
     #[error("the Intent at leaf {leaf} may not be acted on any more: it is {}", past(*state))]
     Lapsed {
         /// The Intent.
@@ -232,7 +232,7 @@ impl Task {
         self
     }
 
-    /// Its id.
+    /// Returns the id of the task.
     #[must_use]
     pub const fn id(&self) -> TaskId {
         self.id
@@ -444,8 +444,8 @@ impl Task {
         Ok(Some(Judge { replay, asked }))
     }
 
-    /// Checks that the task's report clears the Intent, whatever else the server says of it. Returns
-    /// the Clearance, if one had to be written.
+    /// Checks that the task's entries clear the Intent; the server's other answers do not count. Returns the
+    /// Clearance, if one had to be written.
     async fn is_cleared(&mut self, leaf: LeafIndex) -> Result<Option<LeafIndex>, ActError> {
         let judged = self.ledger.judged_task(self.id).await?;
         let verdict = judged.verdict.as_ref();
@@ -470,7 +470,7 @@ impl Task {
             return Err(Error::from(TrustError::Task { reason }).into());
         }
         if self.opened.is_none() {
-            // From now on it is known.
+            // The opener is known from now on.
             let opened = verdict
                 .info
                 .opened_leaf
@@ -547,7 +547,7 @@ impl Task {
                 // The session in `unsure` is one statement ahead.
                 let (session, sequence) = (self.session.id(), self.session.next());
                 if matches!(error, Error::Input(_)) {
-                    // It was never sent.
+                    // The statement was never sent.
                     self.unsure = None;
                 } else if !self.ledger.may_have(session, sequence, &error).await
                     && let Some(sent) = self.unsure.take()
@@ -566,7 +566,7 @@ impl Task {
                 Ok(receipt)
             }
             (Appended::Rejected(rejection), Some(sent)) => {
-                // It is the server's word that it is not recorded: its place is used.
+                // Only the server says that the statement is not recorded, so its place stays used.
                 self.session.skip_to(sent.session.next());
                 if let Some(expected) = rejection.expected_sequence {
                     self.session.stands_at(Sequence::new(expected));

@@ -16,8 +16,8 @@ use crate::{
     trust::TrustError,
 };
 
-/// Entries and findings of a task that are fetched and judged at most. Who may append can make a task as
-/// long as they like: whoever asks about it must not pay for that without a bound.
+/// Largest number of entries and findings of a task that are fetched and judged. Anybody who may append
+/// can make a task very long, so a reader needs a bound.
 const STORY_MAX: u64 = 1 << 17;
 
 /// Bytes of a report that are held at most.
@@ -30,15 +30,15 @@ const STORY_BYTES_MAX: usize = 256 << 20;
 /// layers and findings are the server's word.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProvenTask {
-    /// Its state.
+    /// The state of the task.
     pub info: v1::TaskInfo,
-    /// Its statements, in order.
+    /// The statements of the task, in order.
     pub entries: Vec<ProvenStatement>,
-    /// Its grants.
+    /// The grants of the task.
     pub grants: Vec<v1::GrantInfo>,
-    /// Its Intents and what came of them.
+    /// The Intents of the task and their results.
     pub acts: Vec<v1::ActInfo>,
-    /// Its findings.
+    /// The findings of the task.
     pub findings: Vec<v1::Finding>,
     /// The head that all entries were proven under, consistent with what is trusted.
     pub head: SignedHead,
@@ -200,7 +200,7 @@ impl Ledger {
                 "the receipt at leaf {leaf} is not one that somebody asked for"
             )));
         }
-        // One from before says nothing of what the task has become since.
+        // A receipt from before the request says nothing about later entries.
         if trusted.is_some_and(|trusted| leaf < trusted.head.size.get()) {
             return Err(fails(format!(
                 "the receipt at leaf {leaf} was there before it was asked for"
@@ -217,8 +217,8 @@ struct Point {
     digest: Hash,
 }
 
-/// Checks that the entries are those that the task's figures speak of, and that what is said of
-/// them points to the right ones.
+/// Checks that the entries fit the task's numbers and digest, and that the report's references point to the
+/// right entries.
 fn check(reported: &ProvenTask, task: TaskId) -> Result<(), Error> {
     let points = run(reported, task)?;
     let info = &reported.info;
@@ -318,7 +318,7 @@ fn check_pointers(reported: &ProvenTask) -> Result<(), Error> {
         is(act.intent_leaf, "Intent", |body| {
             matches!(body, Body::Intent(_))
         })?;
-        // There, as was just seen.
+        // The entry exists, as was checked before.
         let Some(intent) = reported.entry(act.intent_leaf) else {
             continue;
         };

@@ -19,7 +19,7 @@ use crate::{
 /// A statement's place.
 pub(super) type Place = (SessionId, Sequence);
 
-/// One request, from `send` to its answer; or several that became one batch.
+/// A request from `send` to its answer, or several requests that became one batch.
 #[derive(Debug)]
 pub(super) struct Request {
     statements: Vec<Statement>,
@@ -157,7 +157,7 @@ impl Request {
         progress
     }
 
-    /// A batch has one result, whatever that is.
+    /// Takes the results of a batch, which is recorded as a whole or not at all.
     fn take_batch(
         &mut self,
         mut items: Vec<Appended>,
@@ -280,7 +280,7 @@ impl Request {
                 }
                 (_, item) => {
                     progress.resolved += 1;
-                    // Those after it that wait for it wait in vain.
+                    // Later statements that wait for this one will never get their turn.
                     if expected(&item).is_some() {
                         self.place(position).map(|place| held.own.remove(&place));
                     }
@@ -293,10 +293,10 @@ impl Request {
         progress
     }
 
-    /// The place that the server wants instead of the statement at `position`, if it is held.
+    /// Returns the place that the server wants instead of the statement at `position`, if it is held.
     ///
-    /// A ledger that stands behind the beginning of the hole which a statement owns up to never takes
-    /// that statement, however often it is sent.
+    /// A ledger that expects a sequence before the gap that a statement declares never takes that
+    /// statement, however often it is sent.
     fn wanted_back(&self, position: usize, item: &Appended, held: &Held) -> Option<Place> {
         let expected = Sequence::new(expected(item)?);
         let header = statement::parse(&self.statements.get(position)?.payload).ok()?;
@@ -323,7 +323,7 @@ impl Request {
         self.open.is_empty()
     }
 
-    /// Answers whoever waits. Nobody may be waiting any more; that is their choice.
+    /// Sends the answer to the callers that still wait.
     pub(super) fn complete(self) {
         let mut items = self.results.into_iter().flatten();
         for (count, reply) in self.replies {

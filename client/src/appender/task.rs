@@ -34,14 +34,14 @@ pub(super) struct Task {
     incoming: Option<mpsc::Receiver<Request>>,
     /// Taken from `incoming`, but does not continue the batch before it.
     next_request: Option<Request>,
-    /// Sent, not answered, in the order of sending.
+    /// Requests that are sent and not answered, in the order of sending.
     sent: VecDeque<Request>,
-    /// To be sent again, in order; all were sent before everything in `sent`.
+    /// Requests to be sent again, in order. All of them were sent before the ones in `sent`.
     held: VecDeque<Request>,
     backoff: Backoff,
 }
 
-/// One life of the stream.
+/// A stream of requests and answers, until it breaks or ends.
 struct Stream {
     requests: mpsc::Sender<v1::AppendRequest>,
     answers: Streaming<v1::AppendResponse>,
@@ -92,15 +92,15 @@ impl Task {
     }
 
     async fn run_streams(&mut self) -> Result<(), Error> {
-        // Nothing is opened before there is something to send.
+        // A stream is opened only when there is something to send.
         while self.wait_for_work().await {
             let status = match self.run_stream().await {
                 Ok(()) => continue,
                 Err(End::Failed(error)) => return Err(error),
                 Err(End::Lost(status)) => status,
             };
-            // Whatever has no answer may or may not be recorded. It goes out again, in order;
-            // what was recorded comes back as duplicate.
+            // Requests without an answer may or may not be recorded. They are sent again, in order; the
+            // server answers recorded statements as duplicates.
             self.held.append(&mut self.sent);
             self.ledger.wait_after(&status, &mut self.backoff).await?;
         }
@@ -229,7 +229,7 @@ impl Task {
     async fn send_held(&mut self, requests: &mpsc::Sender<v1::AppendRequest>) -> Result<(), End> {
         while let Some(request) = self.held.pop_front() {
             if let Err(end) = self.send(request, requests).await {
-                // What did go out comes before what did not, and goes out first again.
+                // Requests that were sent are sent first again, before those that were not.
                 let mut in_order = std::mem::take(&mut self.sent);
                 in_order.append(&mut self.held);
                 self.held = in_order;
@@ -278,7 +278,7 @@ impl Task {
         let read = match read {
             Ok(read) => read,
             Err(error) => {
-                // It is answered together with all others.
+                // The failure answers this request together with all others.
                 self.sent.push_front(request);
                 return Err(End::Failed(error));
             }
@@ -360,7 +360,7 @@ impl Task {
                     request.accept_rejections();
                     request.complete();
                 }
-                // What comes next has not been tried in vain.
+                // The next request has no failed attempts behind it.
                 self.backoff.reset();
             }
         }

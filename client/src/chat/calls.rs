@@ -74,8 +74,8 @@ fn invocations(fields: &Map<String, Value>) -> Result<Vec<Act>, String> {
     Ok(acts)
 }
 
-/// Adds acts that may be there already. An act that is said twice is one; two of which it cannot be
-/// told whether they are one are refused.
+/// Adds acts that may be there already. An act that is named twice counts once; two acts that may or may
+/// not be the same are refused.
 fn merge(acts: &mut Vec<Act>, more: Vec<Act>, what: &str) -> Result<(), String> {
     let calls = |acts: &[Act]| -> Vec<ToolCall> {
         let call = |act: &Act| match act {

@@ -1,4 +1,4 @@
-//! One text for one JSON value.
+//! A canonical text for each JSON value.
 
 use serde_json::Value;
 

@@ -4,7 +4,7 @@
 const FIRST: [&str; 6] = ["yes", "yeah", "yep", "yup", "confirmed", "confirming"];
 /// A yes anywhere.
 const PHRASES: [&str; 3] = ["please proceed", "please go ahead", "i confirm"];
-/// Whoever says one of these may mean something else.
+/// Words after which a yes may mean something else.
 const DOUBT: [&str; 23] = [
     "no", "not", "don't", "dont", "doesn't", "didn't", "can't", "cannot", "won't", "wouldn't",
     "isn't", "aren't", "never", "but", "however", "instead", "unless", "until", "if", "wait",

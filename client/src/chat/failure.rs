@@ -1,5 +1,5 @@
-//! Whether a call failed, by what its result says: flags first, and only where there are none how
-//! its text begins.
+//! Decides if a call failed, from its result: by flags, or by the beginning of the text if there are no
+//! flags.
 
 use serde_json::{Map, Value};
 
@@ -27,9 +27,9 @@ const WITHIN: [&str; 4] = ["json", "result", "output", "response"];
 /// The owner of the flags.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Of {
-    /// The message's or part's, which are there to say it: each has to be understood.
+    /// Fields of the message or part, which exist to state success or failure: each must be understood.
     Message,
-    /// Of what came back, which may have fields of the same names for something else.
+    /// Fields of the returned content, which may have the same names for something else.
     Content,
 }
 
@@ -69,7 +69,7 @@ pub(super) fn told(
                     return Ok(failed);
                 }
             }
-            // Of many, some may tell of what else went wrong.
+            // In a list, single elements may report other errors: the call failed only if all did.
             Ok(Value::Array(all)) => {
                 let failed = |one: &Value| one.as_object().and_then(of_part) == Some(true);
                 return Ok(!all.is_empty() && all.iter().all(failed));
@@ -87,7 +87,7 @@ fn of_part(fields: &Map<String, Value>) -> Option<bool> {
         || kind.starts_with("error-")
         || kind.ends_with("_error")
         || kind == "execution-denied";
-    // Of a shell or an interpreter that the platform runs.
+    // A shell or an interpreter that the platform runs gives an outcome.
     let outcome = fields.get("outcome").and_then(Value::as_object);
     let exited = outcome.map(
         |outcome| match outcome.get("type").and_then(Value::as_str) {
@@ -169,10 +169,10 @@ fn flags(fields: &Map<String, Value>, of: Of) -> Result<Option<bool>, String> {
 /// The meaning of a status.
 enum Word {
     Failed,
-    /// Of an act: that it was not done. Of a thing that came back it may say anything.
+    /// An act was not done. In returned content the word may mean anything.
     NotDone,
     Succeeded,
-    /// Of the message, and not of the call.
+    /// The word is about the message, and not about the call.
     Neither,
     Unknown,
 }
@@ -235,7 +235,7 @@ fn begins_as_failure(text: &str) -> bool {
         !c.is_alphanumeric() && !matches!(c, '<' | '{' | '[' | '(' | '/')
     });
     let line = text.lines().next().unwrap_or_default();
-    // In small letters, and no longer than any beginning.
+    // The start of the line in small letters, long enough for every known beginning.
     let begin: String = line.chars().take(64).flat_map(char::to_lowercase).collect();
     let begin = begin.replace('\u{2019}', "'");
     if FAILURES.iter().any(|failure| begin.starts_with(failure)) {

@@ -82,7 +82,7 @@ pub(super) fn read(name: &str, fields: &Map<String, Value>) -> Result<Vec<Act>, 
             let ended = match text(fields, "status")? {
                 Some("completed" | "failed") => true,
                 None => content.is_some(),
-                // It is under way, or was cut off: what came of it is not said.
+                // The call is under way or was cut off, so its result is unknown.
                 Some(_) => false,
             };
             if ended {

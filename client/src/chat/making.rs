@@ -34,7 +34,7 @@ const GRANT_US: i64 = 24 * 60 * 60 * 1_000_000;
 /// which on it is the one that they name.
 pub(super) const FROM_KEY: &str = "import.from";
 
-/// Statements that can be recorded together: what comes behind them needs the place of the last.
+/// Statements that can be recorded together. Later statements need the place of the last one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
     /// The speaker of the statements.
@@ -61,14 +61,14 @@ pub struct PartContent {
     pub position: usize,
     /// 32 bytes, derived.
     pub salt: Salt,
-    /// Of any length.
+    /// The content, of any length.
     pub content: Bytes,
 }
 
 /// The place of the last statement of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recorded {
-    /// Its position in the log.
+    /// The position of the entry in the log.
     pub leaf_index: LeafIndex,
     /// Hash of its entry.
     pub leaf_hash: Hash,
@@ -99,7 +99,7 @@ pub struct Making<'a> {
     steps: VecDeque<Step<'a>>,
     left_out: Vec<LeftOut>,
     counts: Counts,
-    /// With the grants of this import, too.
+    /// Earlier statements, and the grants of this import.
     earlier: Earlier,
     /// The session in which grants are made.
     granting: Session,
@@ -221,7 +221,7 @@ impl<'a> Making<'a> {
 
     /// A part of its own: somebody else says it, in a session that holds grants alone.
     fn granted(&mut self, actions: Vec<String>) -> Result<Part, WireError> {
-        // What is recorded names the grants that it named.
+        // Recorded statements keep the grants that they name.
         let from = self.earlier.next.max(Sequence::new(1));
         let is_later = from > Sequence::new(1);
         let (now, opened_at) = (self.earlier.at, self.opened_at.unwrap_or_default());

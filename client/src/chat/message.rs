@@ -7,26 +7,26 @@ use super::{calls, canonical::canonical_json, failure, fields, items, parts, wra
 /// The speaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Whoever runs the agent: `system` or `developer`.
+    /// The operator of the agent: `system` or `developer`.
     System,
-    /// The user that it works for.
+    /// The user that the agent works for.
     User,
     /// The agent.
     Assistant,
     /// A tool: `tool` or `function`.
     Tool,
-    /// Nobody: what a platform keeps beside the messages, for example its reasoning.
+    /// No speaker: text that a platform keeps beside the messages, for example its reasoning.
     Platform,
 }
 
-/// One message.
+/// A message of a transcript.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message {
     /// The speaker.
     pub role: Role,
     /// Calls and results, in their order.
     pub acts: Vec<Act>,
-    /// Its position, for example `messages[3]`.
+    /// The position of the message, for example `messages[3]`.
     pub place: String,
     /// The content, if it is text and nothing else.
     text: Option<String>,
@@ -45,7 +45,7 @@ pub enum Act {
     Result(ToolResult),
 }
 
-/// One call of a tool.
+/// A call of a tool.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ToolCall {
     /// The platform's id; may be empty.
@@ -67,9 +67,9 @@ pub struct ToolResult {
     pub call_id: Option<String>,
     /// The tool's name, if it names it.
     pub name: Option<String>,
-    /// It answers the call right before it: both stand in one item.
+    /// True if the result belongs to the call right before it: both stand in one item.
     pub answers_last: bool,
-    /// Of a text, or of parts that are texts, exactly that; of anything else canonical JSON.
+    /// The bytes of the text, or of all parts if they are texts; canonical JSON of any other content.
     pub content: Vec<u8>,
     /// True if the content is text.
     pub is_text: bool,
@@ -243,7 +243,7 @@ impl ToolCall {
         canonical_json(&self.whole)
     }
 
-    /// Returns true if the same is said of it there.
+    /// Returns true if `other` describes the same call.
     pub(super) fn is(&self, other: &Self) -> bool {
         let arguments = |call: &Self| match call.arguments.trim() {
             "" => serde_json::json!({}),

@@ -8,36 +8,34 @@
 //! TaskOpened                     objective: commitment of the first user message
 //! Grant                          of the tools that the run calls; in a session of its own
 //! Intent, Outcome                for each tool call, and its result if there is one
-//! Approval                       behind an Intent that a customer said yes to
-//! TaskClosed, SessionClosed      if the run is said to be over
+//! Approval                       after an Intent that a customer said yes to
+//! TaskClosed, SessionClosed      if the importer says that the run is over
 //! ```
 //!
-//! What a beginning of the messages comes to is a beginning of what all of them come to (`plan`): a
-//! run that has grown since it was imported goes on where it was. A file does not say that a run is
-//! over, so its end closes nothing unless whoever imports it says so.
+//! The statements of the first messages are the first statements of all messages (`plan`), so a run that
+//! has grown since it was imported continues where it was. A file does not say that a run is over, so its
+//! end closes nothing unless the importer says so.
 //!
-//! The Grant's leaf hash stands in the Intents, an Intent's in its Approval: a run is made in
-//! [`Part`]s, each with what is known when the one before it was recorded ([`Making`]). All of it is
-//! made once before, with places that stand for the real ones ([`Import::check`]): what breaks a rule
-//! is known before anything is sent.
+//! The Intents hold the Grant's leaf hash, and an Approval that of its Intent. So a run is made in
+//! [`Part`]s, each after the one before it was recorded ([`Making`]). [`Import::check`] makes all parts
+//! before that, with stand-ins for the real places: a statement that breaks a rule is found before
+//! anything is sent.
 //!
 //! The nonces of sessions and tasks, and the salts of commitments, derive from the run's id and a
-//! secret of the importer: whoever has the same transcript, and no secret, cannot tell whether it is
-//! in a ledger. Transcripts carry no times: where one is needed it is the receive time of a statement
+//! secret of the importer: the transcript alone does not tell if it is in a ledger. Transcripts carry no times: where one is needed it is the receive time of a statement
 //! before, which the ledger repeats with the first receipt. So the same file imported again with
 //! the same secret gives the same bytes, which the ledger answers as duplicates. Grants alone follow
 //! from what is recorded: a run that has grown gets another one for what none covers any more
 //! ([`Earlier`]).
 //!
-//! Every message is either of a form that is known or makes its run refused, by its place: what is
-//! not understood may be an act.
+//! A message of an unknown form makes its run refused, with the place of the message: it may be an act.
 //!
-//! What a transcript says is claimed by whoever wrote it. A customer's yes in it is recorded as an
-//! Approval of the importer, which never counts as one. Nothing of its text goes into a statement
-//! in clear but the names of tools, ids of tool calls, reservations and airports, amounts, and the
-//! run's id; users get a pseudonym. What the calls were made with, what came of them, and what a
-//! customer said yes to (`intent.arguments`, `outcome.result`, `approval.shown`) may be kept beside
-//! the ledger, encrypted and erasable: [`Part::contents`]. The other commitments are to the same
+//! The author of a transcript claims what it says. A customer's yes in it is recorded as an Approval of
+//! the importer, which never counts as one. Of the text only the names of tools, ids of tool calls,
+//! reservations and airports, amounts, and the run's id go into a statement in clear; users get a
+//! pseudonym. The arguments and results of calls, and the text that a customer said yes to
+//! (`intent.arguments`, `outcome.result`, `approval.shown`), may be kept beside the ledger, encrypted and
+//! erasable: [`Part::contents`]. The other commitments are to the same
 //! texts once more (`outcome.tool_call`, `outcome.response`) or to the conversation so far, which
 //! would grow with the square of its length.
 
@@ -73,14 +71,14 @@ use crate::session::Session;
 /// rules' number, when the same transcript gives other statements than before.
 const SESSION_CONTEXT: &str = "deed.v1 import chat session nonce 2";
 const TASK_CONTEXT: &str = "deed.v1 import chat task nonce 2";
-/// Two for the grants: a session belongs to whoever began it.
+/// Grants have two contexts, signed and claimed, because a session belongs to the key that began it.
 const GRANT_CONTEXT: &str = "deed.v1 import chat grant session nonce 2";
 const CLAIMED_GRANT_CONTEXT: &str = "deed.v1 import chat claimed grant session nonce 2";
 
 /// The settings that all runs of an import share.
 #[derive(Clone)]
 pub struct Import {
-    /// For which ledger.
+    /// The ledger that the statements are for.
     pub ledger_id: LedgerId,
     /// The producer of the statements and the acts: a URI that does not begin with `deed:`.
     pub producer: String,
@@ -108,7 +106,7 @@ pub struct Checked {
     /// Statements, grants among them; none if nothing is to be recorded yet: there is no user's
     /// message and no call.
     pub statements: u64,
-    /// By kind.
+    /// Numbers of statements by kind.
     pub counts: Counts,
     /// Results that answer no call of the run.
     pub left_out: Vec<LeftOut>,
@@ -117,9 +115,9 @@ pub struct Checked {
 /// The author of the grants of an import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Grantor {
-    /// An authority of the ledger, which signs them.
+    /// An authority of the ledger signs the grants.
     Authority,
-    /// Nobody signs them; a claim of this producer.
+    /// The grants are unsigned: this producer claims them.
     Claimed(String),
 }
 
@@ -208,7 +206,7 @@ impl Import {
             Grantor::Authority => GRANT_CONTEXT,
             Grantor::Claimed(_) => CLAIMED_GRANT_CONTEXT,
         };
-        // Of this producer's own: the same run may be imported as another's acts.
+        // The producer is part of the derivation: the same run may be imported as another producer's acts.
         let of = format!("{}:{}{run_id}", self.producer.len(), self.producer);
         let nonce = self.derive(context, &of);
         Session::with_nonce(self.ledger_id, grantor.producer(), nonce)
@@ -238,8 +236,8 @@ impl Import {
         Making::new(self, transcript, earlier)
     }
 
-    /// Makes all statements of a run as they would be if nothing of it were recorded, with places
-    /// that stand for those that the ledger will give them.
+    /// Makes all statements of a run as if nothing of it were recorded, with stand-ins for the places that
+    /// the ledger will give them.
     ///
     /// # Errors
     /// As [`Making::next`].

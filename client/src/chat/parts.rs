@@ -8,7 +8,7 @@ use super::{
     message::{ARGUMENTS, Act, ToolCall, ToolResult, first, id, text, written},
 };
 
-/// Parts that only show or say something.
+/// Kinds of parts that only show something, and hold no act.
 const SHOWN: [&str; 27] = [
     "image",
     "image_url",
@@ -184,7 +184,7 @@ fn typed<'a>(kind: &str, fields: &'a Map<String, Value>) -> Result<Part<'a>, Str
         | "server_tool_call" => Part::Acts(vec![call(fields)?]),
         "tool-result" | "tool_result" => Part::Acts(vec![answer(fields)?]),
         "tool-error" => Part::Acts(vec![failure_of(fields, &["error"])?]),
-        // What a platform's own tools answer: web_search_tool_result and others.
+        // Results of a platform's own tools: web_search_tool_result and others.
         kind if kind.ends_with("_tool_result") => Part::Acts(vec![answer(fields)?]),
         "tool-invocation" => match fields.get("toolInvocation") {
             Some(Value::Object(one)) => Part::Acts(invocation(one, None)?),
@@ -265,7 +265,7 @@ const ANSWERED: [&str; 5] = [
 fn answer(fields: &Map<String, Value>) -> Result<Act, String> {
     let names = ["content", "output", "result", "response"];
     let content = first(fields, &names).unwrap_or(&Value::Null);
-    // One of a few kinds that says which: {"type": "text", "value": ...}.
+    // The content may name its own kind: {"type": "text", "value": ...}.
     let inner = match content {
         Value::Object(output) if output.contains_key("type") => output.get("value"),
         _ => None,

@@ -41,23 +41,23 @@ pub struct Given {
     pub leaf_hash: Hash,
     /// The permitted actions.
     pub actions: Vec<String>,
-    /// It is named by Intents from this sequence on.
+    /// Intents from this sequence on name the grant.
     pub from: Sequence,
-    /// Its end.
+    /// The end of the grant.
     pub expires: Micros,
 }
 
 /// A result that is left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {
-    /// Its position, for example `messages[4]`.
+    /// The position of the result, for example `messages[4]`.
     pub place: String,
     /// The reason.
     pub reason: &'static str,
 }
 
 pub(super) struct Plan<'a> {
-    /// In order.
+    /// Steps of the run, in order.
     pub(super) steps: VecDeque<Step<'a>>,
     pub(super) left_out: Vec<LeftOut>,
     /// Calls without a result.
@@ -65,17 +65,17 @@ pub(super) struct Plan<'a> {
 }
 
 pub(super) enum Step<'a> {
-    /// With the message that says what for.
+    /// Opens the task, with the message that states its objective.
     Open(Option<&'a Message>),
-    /// Needs the place of what was said before it.
+    /// Grants the actions; needs the place of the statement before it.
     Grant(Vec<String>),
-    /// The call of this number.
+    /// Announces the call of this number.
     Intent(usize, &'a ToolCall),
-    /// Of the Intent before it, whose place it needs: what was shown to whoever said yes.
+    /// Approves the Intent before it, whose place it needs, with the message that the customer said yes to.
     Approval(&'a Message),
-    /// Of the call of this number.
+    /// Reports the result of the call of this number.
     Outcome(usize, &'a ToolCall, &'a ToolResult),
-    /// Nothing; but it is part of what leads to the calls behind it.
+    /// Gives no statement; the message is part of the prompt of later calls.
     Said(&'a Message),
     Close(v1::TaskEnd),
 }
@@ -151,9 +151,9 @@ pub(super) const fn lasts(end: Micros, now: Micros) -> bool {
 }
 
 impl<'a> Plan<'a> {
-    /// What a beginning of the messages comes to is a beginning of what all of them come to: a run
-    /// that has grown goes on where it was. (But for the end, which is said only of a run that is
-    /// said to be over.)
+    /// Plans the statements of a run. The plan of the first messages is the start of the plan of all
+    /// messages, so a run that has grown continues where it was. (The closing statements are an exception:
+    /// they are planned only if `is_over`.)
     pub(super) fn of(transcript: &'a Transcript, earlier: &Earlier, is_over: bool) -> Self {
         let mut planner = Planner {
             plan: Plan {

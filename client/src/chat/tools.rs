@@ -12,7 +12,7 @@ const USER_CONTEXT: &str = "deed.v1 import chat user";
 /// The resources that a grant for an import covers: everything that [`Acting::resource`] can return. Ascending.
 pub(super) const RESOURCES: [&str; 4] = ["flights/*", "reservations/*", "tools/*", "users/*"];
 
-/// In what the amounts of the tools below are. Their transcripts speak of dollars throughout.
+/// The currency of the amounts of the tools below. Their transcripts speak of dollars throughout.
 const CURRENCY: &str = "USD";
 
 /// Longest id that is taken for one.
@@ -83,7 +83,7 @@ pub(super) struct Acting {
     /// The resource: `reservations/<id>`, `users/<pseudonym>`, `flights/<from>-<to>`, or
     /// `tools/<tool>` where the arguments tell nothing that may stand in clear.
     pub(super) resource: String,
-    /// The amount that it moves, if the arguments say so.
+    /// The amount that the call moves, if its arguments tell.
     pub(super) amount: Option<v1::Amount>,
     mutation: Option<Mutation>,
 }
@@ -100,8 +100,8 @@ impl Acting {
             amount: match mutation {
                 Some(Mutation::Book) => paid(&arguments),
                 Some(Mutation::SendCertificate) => arguments.get("amount").and_then(minor_units),
-                // What a change costs or gives back is not in its arguments, and its result lists
-                // all payments of the reservation: which of them it made cannot be told.
+                // The arguments of a change do not tell its price, and its result lists all payments of the
+                // reservation, not only the one of this change.
                 _ => None,
             }
             .map(|minor_units| v1::Amount {

@@ -6,15 +6,15 @@ use thiserror::Error;
 use super::{fields as unread, message::Message, strict::Strict};
 use crate::statement_json::plain;
 
-/// One run of an agent. Fields of a run that are not listed are ignored, unless acts may be in them; all
-/// of a message counts as part of a prompt.
+/// A run of an agent. Unknown fields of a run are ignored unless they may hold acts; all fields of a
+/// message count as part of the prompt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Transcript {
     /// Names the run; unique in the file.
     pub run_id: String,
     /// Name of the model, where the transcript says it.
     pub model: Option<String>,
-    /// In the order they were spoken.
+    /// The messages, in the order in which they were sent.
     pub messages: Vec<Message>,
 }
 
@@ -45,7 +45,7 @@ impl Transcript {
     /// # Errors
     /// [`TranscriptError`] if it is not JSON of this form.
     pub fn parse(text: &str) -> Result<Self, TranscriptError> {
-        // Without its line end, so that all of it is one line to the parser.
+        // The line end is removed, so that the parser sees one line.
         let Strict(value) = serde_json::from_str(text.trim()).map_err(|error| TranscriptError {
             run_id: None,
             reason: plain(&error),
@@ -95,7 +95,7 @@ impl Transcript {
 fn messages(fields: &Map<String, Value>) -> Result<Vec<Message>, String> {
     let mut messages = Vec::new();
     for name in INSTRUCTIONS {
-        // Other things are called so, too: only what is said is a prompt.
+        // Only text counts as a prompt; other fields may have the same name.
         let content = match fields.get(name) {
             Some(Value::Object(said)) => said.get("parts"),
             content => content,
@@ -142,7 +142,7 @@ fn messages(fields: &Map<String, Value>) -> Result<Vec<Message>, String> {
 mod tests {
     use super::*;
 
-    /// Whoever reads line by line says which line; the parser must not name another.
+    /// The reader of a file names the line, so the parser must not name another.
     #[test]
     fn errors_name_no_line() {
         for wrong in ["no JSON\n", "{\"run_id\": \"a\"\n"] {

@@ -20,7 +20,7 @@ pub(super) fn speaker(kind: &str) -> Option<&'static str> {
     })
 }
 
-/// What is in a message that is wrapped, and who speaks in it: `{"type": "ai", "data": {..}}`, and
+/// Returns the content and the speaker of a wrapped message: `{"type": "ai", "data": {..}}`, or
 /// `{"lc": 1, "type": "constructor", "id": [.., "AIMessage"], "kwargs": {..}}`.
 pub(super) fn inner(outer: &Map<String, Value>) -> Result<Option<Spoken<'_>>, String> {
     let Some(kind) = text(outer, "type")? else {

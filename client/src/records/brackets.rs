@@ -12,7 +12,7 @@ pub(super) struct Brackets {
 }
 
 impl Brackets {
-    /// Those that are open behind what a grammar has taken, in front of a byte that it does not take.
+    /// Returns the brackets that are open after the bytes that `grammar` took; it does not take `next`.
     pub(super) fn behind(grammar: &Grammar, next: Option<u8>) -> Self {
         // A line's end within a text: the text was torn off there.
         let in_text = grammar.is_in_text() && !matches!(next, Some(b'\r' | b'\n'));

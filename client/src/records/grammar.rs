@@ -43,13 +43,13 @@ enum Expects {
 /// The meaning of a byte for the value under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Part of it.
+    /// A byte within the value.
     More,
-    /// Its last byte.
+    /// The last byte of the value.
     Last,
-    /// No part of it: it ended before.
+    /// A byte after the value.
     Behind,
-    /// It cannot stand here.
+    /// A byte that cannot stand here.
     Wrong(&'static str),
 }
 

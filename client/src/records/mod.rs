@@ -4,9 +4,9 @@
 //! (`{"Records": [..]}`), and any of them one behind the other, over as many lines as they like;
 //! packed by gzip or not, with a byte order mark or without, with lines that end in CRLF or LF.
 //!
-//! Memory is bounded by the longest record that is taken. A record that cannot be read costs itself:
-//! reading goes on at the next line that begins as the bad record did; where records share a line, at
-//! what begins as the records before; or behind its last bracket.
+//! Memory is bounded by the longest record that is accepted. A record that cannot be read does not affect
+//! the others: reading continues at the next line that begins as the bad record did; where records share
+//! a line, at the next text that begins as the records before; or after the bad record's last bracket.
 
 mod brackets;
 mod grammar;
@@ -32,12 +32,12 @@ pub const RECORD_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// put together, the separator of RFC 7464, and the zeros of a log that was cut while it was written.
 const BETWEEN: [u8; 6] = [b',', 0xef, 0xbb, 0xbf, 0x1e, 0];
 
-/// One record of a log.
+/// A record of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Its place.
+    /// The place of the record.
     pub place: Place,
-    /// Its text. Its brackets are balanced; whether it is JSON shows when it is parsed.
+    /// The text. Its brackets are balanced; only the parser shows if it is JSON.
     pub text: String,
 }
 
@@ -46,18 +46,18 @@ pub struct Record {
 pub struct Place {
     /// The line that it begins in, from 1.
     pub line: u64,
-    /// Its number among the file's records, bad ones included, from 1.
+    /// The number of the record in the file, bad ones included, from 1.
     pub record: u64,
 }
 
 /// A record that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flaw {
-    /// Its place.
+    /// The place of the bad record.
     pub place: Place,
     /// The reason.
     pub reason: String,
-    /// Nothing behind it can be read either: the file itself cannot.
+    /// True if the file itself cannot be read further.
     pub is_last: bool,
 }
 
@@ -119,14 +119,14 @@ struct Around {
 struct Begins {
     first: u8,
     line: u64,
-    /// Its indentation, if it is the first of its line.
+    /// The indentation, if the value is the first of its line.
     indent: Option<usize>,
 }
 
 /// The result of reading one value.
 enum Value {
     Whole,
-    /// It holds a list that is asked for, and the next byte is within that.
+    /// An object with a list that is asked for; the next byte is within that list.
     Around(Grammar),
     Wrong(&'static str),
     TooLong,
@@ -452,7 +452,7 @@ impl Iterator for Records<'_> {
             Some(_) => self.within().or_else(|| self.between()),
             None => self.between(),
         };
-        // Whatever a file holds, reading goes on: no two flaws stand at one place.
+        // Two flaws at one place would mean that reading makes no progress.
         if let Some(Err(_)) = &next {
             let here = Some(self.bytes.position());
             if self.flawed_at == here

@@ -15,7 +15,7 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// Nothing if it is not known.
+    /// Returns the bytes of the shape; empty if it is not known.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.sample[..self.len]
     }

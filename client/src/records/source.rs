@@ -14,7 +14,7 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// Opens a file or a pipe to read; `-` is standard input.
 ///
 /// # Errors
-/// As opening does; a directory is refused.
+/// The errors of opening; an error for a directory.
 pub fn open(path: &Path) -> io::Result<Box<dyn Read + Send>> {
     if path.as_os_str() == "-" {
         return Ok(Box::new(io::stdin()));
@@ -30,7 +30,7 @@ pub fn open(path: &Path) -> io::Result<Box<dyn Read + Send>> {
 /// Unpacks gzip, also within gzip, by its first bytes; other packings and UTF-16 are refused by name.
 ///
 /// # Errors
-/// As reading does, and `InvalidData` for what is refused.
+/// The errors of reading, and `InvalidData` for input that is refused.
 pub(super) fn unpacked<'a>(source: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
     let mut source: Box<dyn Read + Send + 'a> = Box::new(source);
     // A log service and the pipe behind it may both have packed it.
@@ -105,7 +105,7 @@ impl<'a> Bytes<'a> {
         }
     }
 
-    /// These bytes come next.
+    /// Gives bytes back, so that they are read next.
     pub(super) fn give_back(&mut self, bytes: &[u8]) {
         self.position -= bytes.len() as u64;
         self.again.extend(bytes.iter().rev());
@@ -129,7 +129,7 @@ impl<'a> Bytes<'a> {
         self.position
     }
 
-    /// Returns true if reading ended before the end, and nobody was told yet.
+    /// Returns true if reading failed, and the failure was not reported yet.
     pub(super) const fn has_failed(&self) -> bool {
         self.failure.is_some()
     }

@@ -100,7 +100,7 @@ fn a_bad_record_costs_itself() {
             "[\n  {\"a\": [\n  {\"c\": 3},\n  {\"d\": 4}\n]",
             vec![Err(2), good("{\"c\": 3}"), good("{\"d\": 4}")],
         ),
-        // What begins no value, in the place of a record.
+        // Bytes that begin no value, in the place of a record.
         ("[\n}", vec![Err(2)]),
         ("[\n<x>\n]", vec![Err(2)]),
         ("[\n#c\n{\"a\": 1}]", vec![Err(2), good("{\"a\": 1}")]),
@@ -162,7 +162,7 @@ fn reading_goes_on_with_every_byte() {
     }
 }
 
-/// Whatever one record of a list has suffered, the others are read, in one line or a line each.
+/// The other records of a list are read however one of them is damaged, in one line or in several.
 #[test]
 fn a_bad_record_of_a_list_costs_itself() {
     let event = |n: usize| {
@@ -183,7 +183,7 @@ fn a_bad_record_of_a_list_costs_itself() {
         damages.push((before.to_owned(), false));
         damages.push((format!("{before}\n{behind}"), false));
     }
-    // With the list's own brackets behind the records this one is whole JSON that holds them.
+    // With the list's own brackets after the records this damage gives valid JSON, which holds them all.
     damages.retain(|(torn, _)| format!("{torn}]}}") != whole[3]);
     for (torn, is_one) in damages {
         for between in [",", ",\n", ", ", "\n,"] {
@@ -218,7 +218,7 @@ fn commas_of_a_list_do_not_count() {
     }
 }
 
-/// One quote is missing in an indented list: that costs the record that it is of.
+/// A missing quote in an indented list makes only its own record unreadable.
 #[test]
 fn a_quote_that_is_missing_costs_one_record() {
     let event = |n: usize| {
@@ -300,7 +300,7 @@ impl Read for Drip<'_> {
 }
 
 proptest! {
-    /// Nothing panics or runs for ever, and it does not matter how the bytes come.
+    /// Reading never panics and always ends, and the result does not depend on how the bytes are split.
     #[test]
     fn any_bytes_are_read(text in r#"([{}\[\],:"\\ \n\ta1<#]|\n  |"a":|\{"Records": \[|\{"a": 1\}){0,60}"#, n in 1..9_usize) {
         let whole = read(&text);

@@ -35,9 +35,9 @@ pub struct ContentJson {
 /// Where the bytes of a content are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ContentSource {
-    /// In a file.
+    /// The file that holds the content.
     File(PathBuf),
-    /// Here.
+    /// The content itself.
     Text(String),
 }
 

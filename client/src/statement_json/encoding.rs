@@ -12,7 +12,7 @@ use prost::{
 
 use super::object::{Object, Value};
 
-/// Encodes an object. Defaults that stand in it are written: whoever decodes the bytes gets them.
+/// Encodes an object. Writes default values too if the object holds them; decoding gives them again.
 pub(super) fn encode(object: &Object) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (field, value) in object.fields() {

@@ -5,7 +5,7 @@
 //! the header under its own name:
 //!
 //! ```json
-//! {"producer": "spiffe://example.org/agent", "task": "000102030405060708090a0b0c0d0e0f",
+//! {"producer": "spiffe://example.org/agent",
 //!  "task_opened": {"requested_by": "order-service", "risk_tier": "low"}}
 //! ```
 //!
@@ -13,8 +13,8 @@
 //! `{"file": "call.json", "media_type": "application/json"}` or `{"text": "...", "media_type":
 //! "text/plain"}`; see [`StatementJson::resolve`].
 //!
-//! What is left out has its default, as in the binary form. Unknown names are errors: a field
-//! that was mistyped must not vanish from evidence.
+//! A field that is left out has its default, as in the binary form. An unknown name is an error: a
+//! mistyped field must not vanish from evidence.
 
 mod commitment;
 mod encoding;
@@ -38,7 +38,7 @@ use object::{Object, ObjectOf, Value};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatementJson(Object);
 
-/// What fills in the fields that were left out.
+/// Values for fields that were left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Defaults {
     /// The ledger.
@@ -47,24 +47,24 @@ pub struct Defaults {
     pub place: Option<(SessionId, Sequence)>,
     /// The nonce that the session is derived from.
     pub nonce: Option<Nonce>,
-    /// When it happened.
+    /// The time of the act.
     pub occurred_at: Micros,
 }
 
-/// Why JSON is no statement.
+/// The reason why JSON is no statement.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum JsonError {
     /// Not JSON, or not of this form. The message names the field or the column.
     #[error("{reason}")]
     Form {
-        /// What is wrong.
+        /// The mistake.
         reason: String,
     },
     /// No body, or several.
     #[error("a statement has exactly one body ({names}), found {found}", names = body_names().join(", "))]
     Bodies {
-        /// How many there are.
+        /// The number of bodies.
         found: usize,
     },
     /// Session without sequence, or the other way round.
@@ -78,9 +78,9 @@ pub enum JsonError {
     NotBoth {
         /// The body that they are in.
         body: &'static str,
-        /// One of them.
+        /// The first field.
         first: &'static str,
-        /// The other.
+        /// The second field.
         second: &'static str,
     },
     /// A content where only a copy of a commitment belongs.
@@ -89,7 +89,7 @@ pub enum JsonError {
         /// The field.
         slot: &'static str,
     },
-    /// Not exactly one of digest and content.
+    /// A commitment needs exactly one of digest and content.
     #[error("{slot}: give exactly one of digest, file and text")]
     Commitment {
         /// The field.
@@ -97,7 +97,8 @@ pub enum JsonError {
     },
 }
 
-/// Those that a producer or an authority says; what only the ledger writes is not advertised.
+/// Returns the names of the bodies that a producer or an authority writes, without those that only the
+/// ledger writes.
 fn body_names() -> Vec<&'static str> {
     let said = BodyKind::ALL.iter().filter(|body| !body.is_ledgers());
     said.map(|body| body.name()).collect()
@@ -109,7 +110,7 @@ impl StatementJson {
     /// # Errors
     /// [`JsonError::Form`] names an unknown or malformed field.
     pub fn parse(json: &str) -> Result<Self, JsonError> {
-        // Without its line end, so that a line is one line to the parser.
+        // The line end is removed, so that the parser sees one line.
         serde_json::from_str(json.trim_end()).map_err(|error| JsonError::Form {
             reason: plain(&error),
         })
@@ -265,7 +266,7 @@ impl<'de> Deserialize<'de> for StatementJson {
 impl From<v1::Statement> for StatementJson {
     fn from(statement: v1::Statement) -> Self {
         let is_genesis = matches!(statement.body, Some(Body::Genesis(_)));
-        // What the ledger itself says is in no session.
+        // Statements of the ledger itself are in no session.
         let has_place = !statement.session.is_empty();
         let mut json = Self(encoding::decode(
             &STATEMENT,

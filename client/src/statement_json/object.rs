@@ -16,7 +16,7 @@ use super::{commitment::CommitmentJson, hex_bytes::HexBytes};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Object {
     message: &'static Message,
-    /// By number.
+    /// Values by field number.
     fields: BTreeMap<u32, Value>,
 }
 

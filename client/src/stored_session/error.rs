@@ -35,25 +35,25 @@ pub enum SessionError {
         /// The place.
         offset: u64,
     },
-    /// Another process uses it.
+    /// Another process uses the session.
     #[error("session {name:?} is used by another process; wait for that, or use another name")]
     InUse {
-        /// Its name.
+        /// The name of the session.
         name: String,
     },
-    /// It is somebody else's.
+    /// The session was begun by another producer, or with another way of signing.
     #[error(
         "session {name:?} was begun with another {what} ({kept}, now {found}); use another name \
          for a session of its own"
     )]
     Other {
-        /// Its name.
+        /// The name of the session.
         name: String,
         /// The part that differs.
         what: &'static str,
-        /// As it was begun.
+        /// The value with which the session was begun.
         kept: String,
-        /// As it is wanted now.
+        /// The value that is wanted now.
         found: String,
     },
     /// A statement that is not the next one of this session.
@@ -68,10 +68,10 @@ pub enum SessionError {
         /// Wanted.
         wanted: String,
     },
-    /// Nothing comes after SessionClosed.
+    /// The session has ended with SessionClosed.
     #[error("session {name:?} is closed; begin one of another name")]
     Closed {
-        /// Its name.
+        /// The name of the session.
         name: String,
     },
     /// No statement.

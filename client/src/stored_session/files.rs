@@ -36,11 +36,11 @@ pub(super) struct SessionFile {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoredAbout {
-    /// Its name here.
+    /// The name of the session on this machine.
     pub name: String,
-    /// Its id in the ledger.
+    /// The id of the session in the ledger.
     pub id: SessionId,
-    /// The id of its ledger.
+    /// The id of the ledger.
     pub ledger_id: LedgerId,
     /// The producer.
     pub producer: String,
@@ -51,7 +51,7 @@ pub struct StoredAbout {
 }
 
 impl StoredAbout {
-    /// `None` if an id in the file is none.
+    /// Returns `None` if an id in the file is malformed.
     pub(super) fn new(about: SessionFile) -> Option<Self> {
         let (mut id, mut ledger_id) = ([0; SessionId::LEN], [0; Hash::LEN]);
         hex::decode_to_slice(&about.session, &mut id).ok()?;
@@ -67,7 +67,7 @@ impl StoredAbout {
     }
 }
 
-/// A readable name, and a hash that keeps names of the same reading apart.
+/// Returns the directory of a session: a readable name, and a hash that keeps similar names apart.
 pub(super) fn directory(state: &StateDir, ledger_id: LedgerId, name: &str) -> PathBuf {
     let readable: String = name
         .chars()
@@ -88,14 +88,14 @@ pub(super) fn directory(state: &StateDir, ledger_id: LedgerId, name: &str) -> Pa
     sessions.join(format!("{readable}-{}", hex::encode(&hash[..8])))
 }
 
-/// The lock, given back when dropped. Closing the file alone does not do that at once: a child that is
-/// being started has a copy of it for a moment.
+/// The lock of a session, released when dropped. Closing the file alone does not release it at once: a
+/// child process that is being started has a copy of the file for a moment.
 #[derive(Debug)]
 pub(super) struct Lock(pub(super) File);
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // If this fails, closing it gives it back.
+        // If this fails, closing the file releases the lock.
         let _ = self.0.unlock();
     }
 }
@@ -135,7 +135,7 @@ pub(super) fn read_about(path: &Path, bytes: &[u8]) -> Result<SessionFile, Sessi
     })
 }
 
-/// Whole or not at all, and there after a power failure.
+/// Writes the file as a whole or not at all; it survives a power failure.
 pub(super) fn write_about(
     directory: &Path,
     path: &Path,

@@ -40,7 +40,7 @@ const CHECK_BYTES: usize = 8;
 /// A statement with eight attachments of 64 KiB has less.
 const RECORD_BYTES_MAX: usize = 1024 * 1024;
 
-/// One record.
+/// A record of the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Record {
     Statement(Statement),
@@ -70,7 +70,7 @@ impl Journal {
             .mode(0o600)
             .open(path)
             .map_err(failed("open"))?;
-        // It holds contents, whoever made it and however.
+        // The journal holds contents, so an existing file must be private too.
         file.set_permissions(fs::Permissions::from_mode(0o600))
             .map_err(failed("protect"))?;
         let mut bytes = Vec::new();
@@ -152,7 +152,7 @@ impl Journal {
             let directory = File::open(directory).map_err(failed("sync"))?;
             directory.sync_all().map_err(failed("sync"))?;
         }
-        // Nothing can be read there any more by name; that this fails changes nothing here.
+        // The old file has no name any more; a failure to overwrite it changes nothing for the session.
         let _ = overwrite(&mut old);
         Ok(())
     }
@@ -246,7 +246,7 @@ fn parse(bytes: &[u8]) -> Result<(Vec<Record>, u64), u64> {
                 records.push(record);
                 at += length;
             }
-            // Nothing whole may follow what is not whole.
+            // A complete record after an incomplete one means damage, not a torn write.
             None if anything_whole(&bytes[at + 1..]) => return Err(at as u64),
             None => break,
         }

@@ -6,17 +6,17 @@
 //!                                lock           held by the process that uses it
 //! ```
 //!
-//! A statement counts once [`StoredSession::append`] returned: it is in the journal, synced with
-//! [`Sync::Each`], and stays there until its receipt came. Whoever opens the session after a crash
-//! sends what is left as the same bytes; the ledger answers what it has with the first receipt. So
-//! no statement is lost and none is there twice.
+//! A statement counts once [`StoredSession::append`] has returned: it is in the journal, synced with
+//! [`Sync::Each`], and stays there until its receipt comes. After a crash the session is opened again, and
+//! its statements without a receipt are sent as the same bytes; the ledger answers recorded ones with their
+//! first receipt. So no statement is lost, and none is recorded twice.
 //!
-//! Contents that travel with statements are in the journal as long as they may have to be sent again,
-//! and no longer: once their receipts are there the journal is written anew without them, at the latest
-//! when nothing waits any more, and until then it holds no more of them than of contents that wait.
-//! [`StoredSession::erase`] takes out those that were erased.
+//! Contents that travel with statements stay in the journal as long as they may have to be sent again.
+//! After their receipts the journal is rewritten without them: at the latest when no statement waits any
+//! more, and as soon as they are more bytes than the contents that wait. [`StoredSession::erase`] removes
+//! erased contents.
 //!
-//! The calls here wait for the disk. In async code wrap them (`tokio::task::block_in_place`).
+//! These calls wait for the disk. In async code wrap them (`tokio::task::block_in_place`).
 
 mod error;
 mod files;
@@ -76,14 +76,14 @@ pub struct StoredSession {
     ledger_id: LedgerId,
     journal: Journal,
     sync: Sync,
-    /// The sequence after the last acknowledged one, and that one's digest.
+    /// The sequence after the last acknowledged statement, and that statement's digest.
     acknowledged: (Sequence, Option<PayloadDigest>),
-    /// Below this one every sequence was sent, or may have been: no other statement gets it.
+    /// Sequences below this one were sent, or may have been: no other statement gets them.
     used: Sequence,
     waiting: VecDeque<Unacknowledged>,
     closed: bool,
-    /// The last statement of a closed session, once it has its receipt, and where the session stood
-    /// before it.
+    /// The position before the last statement of a closed session, and that statement, once it has its
+    /// receipt.
     closing: Option<(Sequence, Option<PayloadDigest>, Statement)>,
     /// Bytes of contents in the journal, of statements that wait or not.
     held: u64,
@@ -177,7 +177,7 @@ impl StoredSession {
             let path = path.join("session.json");
             let bytes = match fs::read(&path) {
                 Ok(bytes) => bytes,
-                // Made a moment ago, or nothing of ours.
+                // The session is being made, or the directory is none of a session.
                 Err(error) if is_absent(&error) => continue,
                 Err(error) => return Err(SessionError::io("read", &path, &error)),
             };
@@ -245,31 +245,36 @@ impl StoredSession {
             }
         }
         if session.held > session.waits() {
-            // A crash came between a receipt and the end of what it was for; or an earlier version
-            // left it there.
+            // A crash after a receipt, or an earlier version, left contents there.
             session.write_anew()?;
         }
         Ok(session)
     }
 
-    /// Takes contents that were erased out of the journals of all sessions that a state directory
-    /// keeps. A statement that waits for its receipt keeps waiting, without them. Returns the names of
-    /// the sessions that could not be looked at: one that another process uses drops its contents with
-    /// their receipts.
+    /// Removes erased contents from the journals of all sessions in a state directory. A statement that
+    /// waits for its receipt keeps waiting, without them. Returns the sessions that could not be searched:
+    /// one that is in use drops its contents with their receipts. `own` is a session that the caller has
+    /// open; another one that this process has open counts as in use.
     ///
     /// # Errors
     /// [`SessionError::Io`] if it cannot be told which sessions there are.
     pub fn erase(
         state: &StateDir,
         erased: &BTreeSet<CommitmentDigest>,
+        mut own: Option<&mut Self>,
     ) -> Result<Vec<(String, SessionError)>, SessionError> {
         let mut left = Vec::new();
         for about in Self::list(state)? {
-            let found = Self::find(state, about.ledger_id, &about.name);
-            let cleared = found.and_then(|session| match session {
-                Some(mut session) => session.take_out(erased),
-                None => Ok(()),
-            });
+            let cleared = match &mut own {
+                Some(own) if own.id == about.id && own.ledger_id == about.ledger_id => {
+                    own.take_out(erased)
+                }
+                _ => match Self::find(state, about.ledger_id, &about.name) {
+                    Ok(Some(mut session)) => session.take_out(erased),
+                    Ok(None) => Ok(()),
+                    Err(error) => Err(error),
+                },
+            };
             if let Err(error) = cleared {
                 left.push((about.name, error));
             }
@@ -320,13 +325,13 @@ impl StoredSession {
         Ok(())
     }
 
-    /// Its id.
+    /// Returns the id of the session.
     #[must_use]
     pub const fn id(&self) -> SessionId {
         self.id
     }
 
-    /// The nonce that its first statement carries, so that nobody else can open it; `None` if
+    /// Returns the nonce of the first statement, which keeps others from opening the session; `None` if
     /// version 0.1 began it.
     #[must_use]
     pub const fn nonce(&self) -> Option<Nonce> {
@@ -448,7 +453,7 @@ impl StoredSession {
         let waits = self.waits();
         let settled = self.held.saturating_sub(waits);
         let is_long = self.waiting.is_empty() && self.journal.bytes() > JOURNAL_BYTES_MAX;
-        // What is written again is at most as much as what leaves.
+        // Rewriting pays if it drops at least as many bytes as it writes again.
         if is_long || (settled > 0 && settled >= waits) {
             return self.write_anew();
         }

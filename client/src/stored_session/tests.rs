@@ -131,7 +131,8 @@ fn a_refused_statement_has_used_its_place() {
     stored.acknowledge(Sequence::new(1)).unwrap();
     // The ledger says that it does not take the third.
     stored.refused(Sequence::new(2), None).unwrap();
-    // Nothing may be said in the places of the third and the fourth, whatever comes between.
+    // No other statement may take the places of the third and the fourth, even after the session is
+    // opened again.
     for _ in 0..2 {
         drop(stored);
         stored = open(&state).unwrap();
@@ -153,7 +154,7 @@ fn a_refused_statement_has_used_its_place() {
     let mut stored = open(&state).unwrap();
     assert_eq!(stored.unacknowledged().len(), 3);
     stored.acknowledge(Sequence::new(2)).unwrap();
-    // It has the third after all, it says then: no place is given again for that.
+    // Then the ledger says that it has the third after all; even so no place is used again.
     let expected = Some(Sequence::new(3));
     stored.refused(Sequence::new(4), expected).unwrap();
     drop(stored);
@@ -257,7 +258,7 @@ fn with_contents(stored: &StoredSession, count: usize) -> Vec<Statement> {
     made
 }
 
-/// How often the content is in the files of a state directory.
+/// Counts the copies of the content in the files of a state directory.
 fn kept(state: &StateDir) -> usize {
     fn count(directory: &Path) -> usize {
         let entries = fs::read_dir(directory).unwrap();
@@ -290,14 +291,14 @@ fn contents_leave_with_their_receipts() {
     let made = with_contents(&stored, 4);
     stored.append(&made).unwrap();
     assert_eq!(kept(&state), 4);
-    // What is left may stay as long as no more of it stays than waits.
+    // Acknowledged contents may stay as long as they are no more bytes than the waiting ones.
     stored.acknowledge(Sequence::new(1)).unwrap();
     assert!((3..=4).contains(&kept(&state)));
     stored.acknowledge(Sequence::new(2)).unwrap();
     assert_eq!(kept(&state), 2);
     stored.acknowledge(Sequence::new(4)).unwrap();
     assert_eq!(kept(&state), 0);
-    // It goes on as before.
+    // The session continues as before.
     let digest = PayloadDigest::of(&made[3].payload);
     assert_eq!(stored.next(), (Sequence::new(4), Some(digest)));
     stored.append(&statements(&stored, 1)).unwrap();
@@ -350,7 +351,7 @@ fn a_crash_at_any_point_loses_nothing_and_leaves_nothing() {
             stored.journal.add(&[acknowledged]).unwrap();
             let before = fs::read(journal_path(&state)).unwrap();
             drop(stored);
-            // What a process that was killed while it wrote anew leaves.
+            // A process that was killed while it rewrote the journal leaves this file.
             let new = {
                 let other = tempfile::tempdir().unwrap();
                 let path = other.path().join("journal");
@@ -391,21 +392,24 @@ fn what_was_erased_leaves_every_session_and_the_statement_still_waits() {
     let directory = tempfile::tempdir().unwrap();
     let state = StateDir::new(directory.path());
     let mut stored = open(&state).unwrap();
-    let made = with_contents(&stored, 2);
+    let made = with_contents(&stored, 3);
     stored.append(&made).unwrap();
-    let digest = |statement: &Statement| {
+    let erased = |statement: &Statement| {
         let attachment = &statement.attachments[0];
         let salt = Salt::from_bytes(attachment.salt.as_ref().try_into().unwrap());
-        digest_of(&salt, &attachment.content)
+        BTreeSet::from([digest_of(&salt, &attachment.content)])
     };
-    let erased = BTreeSet::from([digest(&made[0])]);
-    // Another process uses it: that is said.
-    let left = StoredSession::erase(&state, &erased).unwrap();
+    // A session that another process uses is named, and left alone.
+    let left = StoredSession::erase(&state, &erased(&made[0]), None).unwrap();
     assert!(matches!(&left[..], [(name, SessionError::InUse { .. })] if name == NAME));
-    assert_eq!(kept(&state), 2);
+    assert_eq!(kept(&state), 3);
+    // The caller's own session is searched though it is open.
+    let own = Some(&mut stored);
+    let left = StoredSession::erase(&state, &erased(&made[0]), own).unwrap();
+    assert_eq!((left, kept(&state)), (vec![], 2));
     drop(stored);
-    assert_eq!(StoredSession::erase(&state, &erased).unwrap(), []);
-    assert_eq!(kept(&state), 1);
+    let left = StoredSession::erase(&state, &erased(&made[1]), None).unwrap();
+    assert_eq!((left, kept(&state)), (vec![], 1));
     let stored = open(&state).unwrap();
     let payloads: Vec<Bytes> = made.iter().map(|made| made.payload.clone()).collect();
     assert_eq!(self::payloads(&stored), payloads);
@@ -413,10 +417,10 @@ fn what_was_erased_leaves_every_session_and_the_statement_still_waits() {
         .unacknowledged()
         .map(|s| s.attachments.len())
         .collect();
-    assert_eq!(attachments, [0, 1]);
+    assert_eq!(attachments, [0, 0, 1]);
 }
 
-/// Whoever made the files, and however: only their owner reads them.
+/// Only their owner can read the files, even if they existed with other permissions.
 #[test]
 fn the_files_are_their_owners_alone() {
     use std::os::unix::fs::PermissionsExt as _;

@@ -8,7 +8,7 @@ use crate::head::SignedHead;
 /// A ledger's log keys, from the genesis entry's to the newest that is known, each with the head
 /// that hands over to it: signed with that key and the one before.
 ///
-/// There may be a newer key. It is found when a head bears its signature alone.
+/// There may be a newer key. The client finds it when a head has only that key's signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownKeys {
     keys: LogKeys,
@@ -51,8 +51,8 @@ impl KnownKeys {
         })
     }
 
-    /// Takes the next key, which `note` hands over to: a head that the newest key has signed and the
-    /// next one too. What is said in that head's last leaf is for the caller to check.
+    /// Adds the next key, which `note` hands over to: a head that both the newest key and the next one have
+    /// signed. The caller checks the last leaf of that head.
     ///
     /// # Errors
     /// [`HeadError`] if one of them has not signed it, or the key cannot be the next one.

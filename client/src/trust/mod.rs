@@ -88,9 +88,9 @@ pub enum TrustError {
     Contradiction {
         /// The field.
         what: &'static str,
-        /// By the server.
+        /// The value that the server claims.
         claimed: String,
-        /// By the genesis entry.
+        /// The value in the genesis entry.
         genesis: String,
     },
     /// Another ledger than the one that was trusted so far.
@@ -162,7 +162,7 @@ pub enum TrustError {
     /// A proof that does not hold, about something that is not signed.
     #[error("{what} does not hold: {source}")]
     Proof {
-        /// Of what.
+        /// The subject of the proof.
         what: String,
         /// The reason.
         source: VerifyError,

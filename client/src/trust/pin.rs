@@ -22,8 +22,8 @@ impl Pin {
     /// Computes the identity from the genesis entry, and checks that the other fields of the
     /// server's answer say the same, and that it is about the ledger `name`.
     ///
-    /// Whether that entry is in the tree is not known yet, nor whether the log key that the server
-    /// names is the genesis entry's or has taken over from it.
+    /// Does not check that the entry is in the tree, nor that the log key that the server names is the
+    /// genesis entry's or its successor.
     ///
     /// # Errors
     /// [`TrustError::Genesis`], [`TrustError::Contradiction`].

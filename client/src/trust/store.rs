@@ -8,13 +8,13 @@
 //!                         trust.json         the newest trust statement that was ever seen; it only
 //!                                            grows
 //!                         fork-<hash>.json   evidence; written once, never replaced
-//!                         lock               held while one of them is looked at or written
+//!                         lock               held while one of these files is read or written
 //! <state>/servers/<server and ledger>-<hash>.json
 //!                                            the origin behind a server's ledger, written once
 //! ```
 //!
-//! Several processes may share the directory. The head only grows: whoever wants to store one
-//! says which head it was proven from, and has to prove again if another process was faster.
+//! Several processes may share the directory. The head only grows: a process that stores one names the
+//! head that it was proven from, and must prove it again if another process was faster.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -87,7 +87,7 @@ pub struct TrustStore {
 /// The result of storing a head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Advance {
-    /// It is stored, synced, and will be read by whoever comes next.
+    /// The head is stored and synced; the next process reads it.
     Stored,
     /// Another head is stored by now; nothing was changed.
     Moved(SignedHead),
@@ -111,7 +111,7 @@ struct TrustFile {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LogKeysFile {
-    /// In the order in which they took over.
+    /// Later log keys, in the order in which they took over.
     later: Vec<LaterKey>,
 }
 
@@ -140,7 +140,7 @@ impl StateDir {
         Self(path.into())
     }
 
-    /// Its path.
+    /// Returns the path of the directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
@@ -194,7 +194,7 @@ impl StateDir {
 }
 
 impl TrustStore {
-    /// Its directory.
+    /// Returns the directory of the store.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
@@ -238,7 +238,7 @@ impl TrustStore {
         if let Some(pinned) = self.pin()? {
             return Ok(pinned);
         }
-        // Whatever lies around without a pin is nothing that is trusted.
+        // Files without a pin beside them are not trusted; they are replaced.
         self.write_keys(known)?;
         self.forget_trust()?;
         // Head first: a pin without a head would be a trusted ledger with nothing to compare

@@ -26,7 +26,7 @@ const UNLINKED_LIMIT: usize = 16_384;
 /// The verified heads from which no newer head was proven.
 #[derive(Debug)]
 pub(crate) struct UnlinkedHeads {
-    /// By size. Invariant: not empty; `newest` is the last one.
+    /// Heads by tree size. Invariant: not empty; `newest` is the last one.
     heads: BTreeMap<u64, UnlinkedHead>,
     newest: SignedHead,
 }
@@ -323,7 +323,7 @@ mod tests {
         let linked = unlinked.link(&a.head(10), &a.head(20), &a.proof(10, 20));
         assert_two_roots(linked, 10);
         assert_eq!(sizes(&unlinked), [10, 20]);
-        // On one line all is well.
+        // Heads of one history can be linked.
         let mut unlinked = UnlinkedHeads::new(a.head(5));
         a.observe(&mut unlinked, [5, 20]).unwrap();
         a.observe(&mut unlinked, [5, 10]).unwrap();

@@ -3,37 +3,18 @@
 use bytes::Bytes;
 use deed_client::{
     ActError, Error, ErrorKind, FindingFilter, InputError, Ledger, SearchTerms, Session, Signing,
-    StateDir, Task, TrustError,
+    Task, TrustError,
 };
 use deed_evidence::{Nonce, TaskId};
 use deed_proto::v1::{self, FindingKind, IntentState, Severity, statement::Body};
-use deed_testkit::fake::{Fake, Lie};
+use deed_testkit::fake::Lie;
 use deed_tlog::LeafIndex;
+
+use crate::scene::{Scene, scene};
 
 const AGENT: &str = "spiffe://example.org/agent";
 
-struct Scene {
-    fake: Fake,
-    ledger: Ledger,
-    _directory: tempfile::TempDir,
-}
-
-async fn scene() -> Scene {
-    let directory = tempfile::tempdir().unwrap();
-    let fake = Fake::start().await;
-    let ledger = fake.connect(&StateDir::new(directory.path())).await;
-    Scene {
-        fake,
-        ledger,
-        _directory: directory,
-    }
-}
-
 impl Scene {
-    fn lie(&self, lie: Lie) {
-        self.fake.lock().script.lie = lie;
-    }
-
     fn stands(&self, states: &[IntentState]) {
         let standing = |state: &IntentState| v1::ClearanceResponse {
             state: (*state).into(),
@@ -104,7 +85,7 @@ async fn a_clearance_is_awaited_across_lost_connections() {
     let first = watch.next().await.unwrap().unwrap();
     assert_eq!(first.state, IntentState::Waiting);
     assert_eq!(first.missing, ["approval"]);
-    // What was told before a connection broke is not told again.
+    // A state that was reported before the connection broke is not reported again.
     let second = watch.next().await.unwrap().unwrap();
     assert_eq!(second.state, IntentState::Cleared);
     assert_eq!(watch.next().await.unwrap(), None);
@@ -141,7 +122,7 @@ async fn a_clearance_must_be_there_and_be_the_intents() {
     let watch = scene.ledger.await_clearance(LeafIndex::new(5));
     let standing = watch.by_servers_word().settled().await.unwrap();
     assert_eq!(standing.clearance.unwrap().index.get(), right);
-    // It names no evidence that there is.
+    // This clearance names evidence that does not exist.
     let watch = scene.ledger.await_clearance(LeafIndex::new(5));
     let error = watch.settled().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::DoesNotVerify, "{error}");
@@ -160,7 +141,7 @@ async fn only_what_is_cleared_can_be_completed() {
     let Some(Body::Outcome(outcome)) = outcome.body() else {
         panic!("{outcome:?}");
     };
-    // It names the Intent, and copies what was committed to.
+    // The Outcome names the Intent, and copies its commitment.
     let reference = outcome.intent.as_ref().unwrap();
     let session = task.session().id();
     assert_eq!(reference.session, session.as_bytes()[..]);
@@ -255,7 +236,7 @@ async fn a_tasks_story_is_what_its_digest_says() {
     scene.ledger.flush().await.unwrap();
 }
 
-/// Who may append makes a task as long as they like: whoever asks about it does not pay for that.
+/// Anybody who may append can make a task very long; a reader must not have to load it.
 #[tokio::test]
 async fn a_task_that_is_too_long_is_refused_before_it_is_read() {
     let scene = scene().await;
@@ -318,7 +299,7 @@ async fn lies_about_a_task_are_noticed() {
         error.to_string().contains("is no receipt of task"),
         "{error}"
     );
-    // With number and digest made to fit nothing shows, but for a receipt from before.
+    // If the server rewrites number and digest too, only an earlier receipt shows the lie.
     scene.lie(Lie::None);
     assert!(scene.ledger.task(task.id()).await.is_ok());
     scene.lie(Lie::TaskRewritten);

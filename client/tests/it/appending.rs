@@ -154,7 +154,7 @@ async fn the_pipeline_is_bounded_and_answers_keep_their_order() {
     });
     assert!(in_order.eq(1..=100));
     Arc::into_inner(appender).unwrap().finish().await.unwrap();
-    // One stream, and not one request sent twice.
+    // The appender opened one stream, and sent no request twice.
     let state = fake.lock();
     assert_eq!((state.script.streams, state.script.requests), (1, 20));
 }
@@ -217,7 +217,7 @@ async fn a_server_that_stays_away_ends_it() {
     let first = appender.send(requests.remove(0)).await.unwrap();
     let error = first.await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    // One try and as many attempts as the policy allows.
+    // One stream and as many retries as the policy allows.
     assert_eq!(fake.lock().script.streams, 9);
     assert!(appender.finish().await.is_err());
 }
@@ -330,7 +330,7 @@ async fn going_back_in_vain_ends_with_the_rejection() {
         assert_eq!(rejection.reason(), v1::rejection::Reason::SequenceNotNext);
     }
     assert_eq!(answer.items.len(), 2);
-    // One try and as many rounds as the policy has attempts.
+    // One request and as many retries as the policy allows.
     assert_eq!(fake.lock().script.requests, 9);
 }
 

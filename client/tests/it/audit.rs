@@ -83,7 +83,7 @@ fn a_false_ledger_has_signed_it() {
     let payload = statement.encode_to_vec();
     entries[last] = Entry::by_ledger(&payload, receipt.received_at).encode();
 
-    // It signs what it says.
+    // The ledger signs a head over its false entries.
     let error = audited(&entries, &head_of(&entries), &genesis(), None).unwrap_err();
     assert_eq!(error.leaf(), Some(last as u64));
     match &error {
@@ -102,7 +102,7 @@ fn a_false_ledger_has_signed_it() {
     assert_eq!(error.leaf(), Some(last as u64));
     assert!(matches!(error, AuditError::OtherEntries { .. }), "{error}");
 
-    // It says nothing at all, and signs that.
+    // The ledger leaves the last entry out, and signs a head over the rest.
     entries.pop();
     let error = audited(&entries, &head_of(&entries), &genesis(), None).unwrap_err();
     assert_eq!(error.leaf(), Some(last as u64));

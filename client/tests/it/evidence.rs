@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use deed_client::{
-    AnswerError, Appended, AppenderOptions, ContentState, Error, ErrorKind, Header, Leaf, Ledger,
-    Session, Signing, StateDir, Statement, StoredSession, Sync, TrustError,
+    AnswerError, Appended, AppenderOptions, ContentState, Error, ErrorKind, Header, Leaf, Session,
+    Signing, Statement, StoredSession, Sync, TrustError,
 };
 use deed_evidence::{
     CommitmentDigest, Nonce, Sequence,
@@ -14,36 +14,15 @@ use deed_evidence::{
     statement::AUTHORITY_PRODUCER,
 };
 use deed_proto::v1::{self, statement::Body};
-use deed_testkit::fake::{Fake, Lie, authority_key};
+use deed_testkit::fake::{Lie, authority_key};
 use deed_tlog::{LeafIndex, SigningKey};
 
-use crate::appending::{requests, session_of};
-
-struct Scene {
-    fake: Fake,
-    ledger: Ledger,
-    state: StateDir,
-    _directory: tempfile::TempDir,
-}
-
-async fn scene() -> Scene {
-    let directory = tempfile::tempdir().unwrap();
-    let state = StateDir::new(directory.path());
-    let fake = Fake::start().await;
-    let ledger = fake.connect(&state).await;
-    Scene {
-        fake,
-        ledger,
-        state,
-        _directory: directory,
-    }
-}
+use crate::{
+    appending::{requests, session_of},
+    scene::{Scene, scene},
+};
 
 impl Scene {
-    fn lie(&self, lie: Lie) {
-        self.fake.lock().script.lie = lie;
-    }
-
     /// Statements of one session, of a producer or with trust bodies of the authority.
     fn statements(&self, id: u8, count: usize) -> Vec<Statement> {
         let payloads = requests(&self.ledger, id, 1, count).remove(0);

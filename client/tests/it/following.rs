@@ -39,7 +39,7 @@ async fn an_older_head_is_not_the_newest() {
     assert_stale(&ledger.head().await.unwrap_err(), (4, 5));
     let mut watch = ledger.watch_heads().unwrap();
     assert_stale(&watch.next().await.unwrap_err(), (4, 5));
-    // It contradicts nothing: once the server shows all again, all is well.
+    // A stale head is no fork: once the server shows newer heads again, following goes on.
     fake.lock().script.lie = Lie::None;
     assert_eq!(next_size(&mut watch).await, 5);
     assert_eq!(ledger.head().await.unwrap().signed.head.size.get(), 5);
@@ -103,6 +103,6 @@ async fn a_watch_that_denies_the_newest_head_comes_to_an_end() {
     assert_eq!(next_size(&mut watch).await, 6);
     let error = watch.next().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    // One for each head, then one try and as many attempts as the policy allows.
+    // One call for each head, then one call and as many retries as the policy allows.
     assert_eq!(fake.lock().script.watches, 11);
 }

@@ -1,48 +1,29 @@
 //! Servers that lie, each about one thing, each found out.
 
-use bytes::Bytes;
 use deed_client::{
-    AnswerError, AppenderOptions, Error, ErrorKind, ForkEvidence, ForkKind, Leaf, Ledger, StateDir,
-    TrustError,
+    AnswerError, AppenderOptions, Error, ErrorKind, ForkKind, Leaf, Ledger, StateDir, TrustError,
 };
 use deed_evidence::receipt::ReceiptError;
 use deed_testkit::fake::{Fake, Lie};
 use deed_tlog::{LeafIndex, VerifierKey};
 
-use crate::appending::requests;
-
-struct Scene {
-    fake: Fake,
-    state: StateDir,
-    ledger: Ledger,
-    requests: Vec<Vec<Bytes>>,
-    _directory: tempfile::TempDir,
-}
+use crate::{
+    appending::requests,
+    scene::{self, Scene},
+};
 
 /// An honest server with a few leaves, and a client that trusts its head.
 async fn scene() -> Scene {
-    let directory = tempfile::tempdir().unwrap();
-    let state = StateDir::new(directory.path());
-    let fake = Fake::start().await;
-    let ledger = fake.connect(&state).await;
-    let mut requests = requests(&ledger, 1, 8, 3);
-    ledger.append(&requests.remove(0)).await.unwrap();
-    ledger.flush().await.unwrap();
-    Scene {
-        fake,
-        state,
-        ledger,
-        requests,
-        _directory: directory,
-    }
+    let mut scene = scene::scene().await;
+    scene.requests = requests(&scene.ledger, 1, 8, 3);
+    let first = scene.requests.remove(0);
+    scene.ledger.append(&first).await.unwrap();
+    scene.ledger.flush().await.unwrap();
+    scene
 }
 
 impl Scene {
-    fn lie(&self, lie: Lie) {
-        self.fake.lock().script.lie = lie;
-    }
-
-    /// What a lie about an append comes to: one by one, and in a stream.
+    /// Returns the error that a lie about an append causes, both in a single call and in a stream.
     async fn append_error(lie: Lie) -> Error {
         let scene = scene().await;
         scene.lie(lie);
@@ -62,27 +43,6 @@ impl Scene {
         assert_eq!(unary.to_string(), streamed.to_string());
         assert_eq!(unary.kind(), ErrorKind::DoesNotVerify);
         streamed
-    }
-
-    fn forks(&self) -> Vec<ForkEvidence> {
-        let store = self.state.store(&self.ledger.pin().origin);
-        let forks = store.forks().unwrap();
-        forks
-            .iter()
-            .map(|path| serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap())
-            .collect()
-    }
-
-    fn stored_size(&self) -> u64 {
-        let pin = self.ledger.pin();
-        self.state
-            .store(&pin.origin)
-            .head(pin)
-            .unwrap()
-            .unwrap()
-            .head
-            .size
-            .get()
     }
 }
 
@@ -205,7 +165,7 @@ async fn a_consistency_proof_that_fails_is_kept_with_both_heads() {
         assert!(deed_tlog::Checkpoint::open(note.as_bytes(), &key).is_ok());
     }
     assert!(forks[0].consistency_proof.is_some());
-    // Nothing is believed from then on, and the trusted head stays.
+    // After that every answer is refused, and the trusted head stays.
     scene.lie(Lie::None);
     assert!(scene.ledger.append(&scene.requests[0]).await.is_err());
     assert!(scene.ledger.flush().await.is_err());
@@ -242,7 +202,7 @@ async fn a_longer_fork() {
     (0..9).for_each(|seed| twin.add_leaf(seed));
     let ledger = twin.connect(&scene.state).await;
     let error = ledger.append(&scene.requests[0]).await;
-    // Its sessions know nothing of the first request, but the head says enough.
+    // The sessions of this server do not have the first request, but its head already shows the fork.
     let error = error.unwrap_err();
     let TrustError::Fork {
         kind: ForkKind::ProofFails,

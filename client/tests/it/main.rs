@@ -12,6 +12,7 @@ mod lying;
 mod proxy;
 mod reading;
 mod rotation;
+mod scene;
 mod settling;
 mod shared;
 mod silence;

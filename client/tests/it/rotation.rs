@@ -4,49 +4,32 @@
 use std::sync::Arc;
 
 use deed_client::{
-    Appended, Error, ForkEvidence, ForkKind, Header, Ledger, Session, Signing, StateDir, Statement,
-    TrustError,
+    Appended, Error, ForkKind, Header, Ledger, Session, Signing, StateDir, Statement, TrustError,
 };
 use deed_evidence::{Nonce, statement::AUTHORITY_PRODUCER};
 use deed_proto::v1::{self, statement::Body};
-use deed_testkit::fake::{Fake, Lie, authority_key};
+use deed_testkit::fake::{Lie, authority_key};
 use deed_tlog::SigningKey;
 
-use crate::appending::requests;
+use crate::{
+    appending::requests,
+    scene::{self, Scene},
+};
 
 const FIRST: [u8; 32] = [42; 32];
 const SECOND: [u8; 32] = [43; 32];
 const THIRD: [u8; 32] = [44; 32];
 
-struct Scene {
-    fake: Fake,
-    /// Pinned before any rotation, with a head on disk.
-    ledger: Ledger,
-    state: StateDir,
-    _directory: tempfile::TempDir,
-}
-
+/// A client that was pinned before any rotation, with a head on disk.
 async fn scene() -> Scene {
-    let directory = tempfile::tempdir().unwrap();
-    let state = StateDir::new(directory.path());
-    let fake = Fake::start().await;
-    let ledger = fake.connect(&state).await;
-    let statements = requests(&ledger, 1, 1, 3).remove(0);
-    ledger.append(&statements).await.unwrap();
-    ledger.flush().await.unwrap();
-    Scene {
-        fake,
-        ledger,
-        state,
-        _directory: directory,
-    }
+    let scene = scene::scene().await;
+    let statements = requests(&scene.ledger, 1, 1, 3).remove(0);
+    scene.ledger.append(&statements).await.unwrap();
+    scene.ledger.flush().await.unwrap();
+    scene
 }
 
 impl Scene {
-    fn lie(&self, lie: Lie) {
-        self.fake.lock().script.lie = lie;
-    }
-
     /// Somebody signs that the key of `seed` takes over, and the fake signs with it from there on. A
     /// client of its own says so, so that the scene's knows nothing of it.
     async fn rotate_by(&self, seed: [u8; 32], signer: SigningKey) -> Result<Appended, Error> {
@@ -77,22 +60,7 @@ impl Scene {
         keys.map(|key| key.first_size.get()).collect()
     }
 
-    fn stored_size(&self) -> u64 {
-        let pin = self.ledger.pin();
-        let stored = self.state.store(&pin.origin).head(pin).unwrap().unwrap();
-        stored.head.size.get()
-    }
-
-    fn forks(&self) -> Vec<ForkEvidence> {
-        let store = self.state.store(&self.ledger.pin().origin);
-        let forks = store.forks().unwrap();
-        forks
-            .iter()
-            .map(|path| serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap())
-            .collect()
-    }
-
-    /// What is on disk, by file.
+    /// Returns the files of the trust store with their names.
     fn on_disk(&self) -> Vec<(String, Vec<u8>)> {
         let store = self.state.store(&self.ledger.pin().origin);
         let mut files: Vec<_> = std::fs::read_dir(store.directory())
@@ -250,7 +218,7 @@ async fn a_key_that_was_not_handed_over_to_is_refused() {
     }
 }
 
-/// Whoever has the old key can sign both heads; what he does not have is an authority's key.
+/// The old key alone can sign both heads; a rotation also needs the signature of an authority.
 #[tokio::test]
 async fn a_key_that_no_authority_named_is_refused() {
     let scene = scene().await;

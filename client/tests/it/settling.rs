@@ -67,7 +67,7 @@ async fn it_happens_once_at_a_time() {
     tokio::time::sleep(Duration::from_millis(450)).await;
     let later = fake.lock().script.proofs;
     assert!(later <= proofs + 1, "{proofs}, later {later}");
-    // What is left of it comes up at the next answer, and is told.
+    // The next answer shows that the heads are still not linked, and the failure is reported.
     let request = crate::appending::requests(&ledger, 2, 1, 1).remove(0);
     ledger.append(&request).await.unwrap();
     while not_settled(&events) == 0 {

@@ -73,7 +73,7 @@ fn a_session_is_named_by_its_nonce() {
         assert_eq!(statement.session, id.as_bytes()[..]);
         assert_eq!(statement.nonce.is_empty(), sequence > 0);
         statement::encode(&statement).unwrap();
-        // It takes what it shows.
+        // The JSON that it shows can be read again.
         let shown = serde_json::to_string(&StatementJson::from(statement.clone())).unwrap();
         assert_eq!(read(&shown).unwrap(), statement);
     }
@@ -196,7 +196,7 @@ fn leaf_ref() -> Option<v1::LeafRef> {
     })
 }
 
-/// One of each body that rules version 2 brought, with everything in it.
+/// Returns one of each body that rules version 2 brought, with all fields set.
 fn acts() -> Vec<Body> {
     let hash = Bytes::from_static(&[5; 32]);
     let effect = v1::Effect {
@@ -505,7 +505,7 @@ fn any_statement() -> impl Strategy<Value = v1::Statement> {
 proptest! {
     #[test]
     fn json_says_everything_that_a_statement_says(statement in any_statement()) {
-        // It is one that a ledger takes, so nothing of the test is in vain.
+        // The statement is valid for a ledger, so the test covers real statements.
         let payload = statement::encode(&statement).unwrap();
         let json = serde_json::to_string(&StatementJson::from(statement.clone())).unwrap();
         prop_assert_eq!(&read(&json).unwrap(), &statement, "{}", &json);

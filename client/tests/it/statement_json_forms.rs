@@ -41,7 +41,7 @@ fn every_body_is_read_and_printed_as_ever() {
         let is_ledgers = statement.producer == "deed:ledger";
         let is_genesis = matches!(statement.body, Some(Body::Genesis(_)));
         if is_ledgers || is_genesis {
-            // What the ledger says is in no session; reading fills one in.
+            // Statements of the ledger are in no session; reading fills one in.
             (statement.session, statement.sequence) = (Bytes::new(), 0);
         }
         if is_genesis {

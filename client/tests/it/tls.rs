@@ -140,7 +140,7 @@ async fn a_client_certificate_is_shown_where_one_is_asked_for() {
     let (certificate, key) = clients.issue("agent.example");
     let shown = secure.trusted().identity_pem(&certificate, &key);
     secure.connect(shown).await.unwrap();
-    // Whether the server's alert or the closed connection is seen first is up to the network.
+    // The client sees either the server's alert or the closed connection first.
     let error = secure.connect(secure.trusted()).await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
     let (_, other_key) = clients.issue("agent.example");

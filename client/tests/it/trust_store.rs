@@ -1,4 +1,4 @@
-//! What is trusted, on disk.
+//! The trusted state on disk.
 
 use std::sync::{Arc, Barrier};
 

@@ -7,7 +7,7 @@ use deed_tests::{
     rpc::{Clients, TestLedger},
     run,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{OK, Set, TASK, UNAVAILABLE, USAGE, expect_failure, intent, intents, lines, object};
 
@@ -27,6 +27,26 @@ fn statements_are_appended_and_answered_line_by_line() {
     let head = object(&set.deed.run(["head", "--json"]).expect_code(OK));
     assert_eq!(head["size"], 701);
     assert_eq!(set.deed.run_with(["append"], "").expect_code(OK).stdout, "");
+}
+
+#[test]
+fn the_example_in_the_help_is_accepted() {
+    let set = Set::up();
+    let help = set.deed.run(["append", "--help"]).expect_code(OK).stdout;
+    let (_, example) = help.split_once("Example (one line each):").unwrap();
+    let statements = serde_json::Deserializer::from_str(example).into_iter::<Value>();
+    let statements: Vec<_> = statements.map_while(Result::ok).collect();
+    assert_eq!(statements.len(), 2, "{help}");
+    let input: String = statements.iter().map(|line| format!("{line}\n")).collect();
+    let receipts = lines(&set.deed.run_with(["append"], &input).expect_code(OK));
+    assert!(
+        receipts
+            .iter()
+            .all(|receipt| receipt["status"] == "accepted")
+    );
+    let entry = |leaf: &str| object(&set.deed.run(["entry", leaf, "--json"]).expect_code(OK));
+    let (opened, intent) = (entry("1"), entry("2"));
+    assert_eq!(opened["statement"]["task"], intent["statement"]["task"]);
 }
 
 #[test]

@@ -10,7 +10,8 @@ use crate::{DOES_NOT_VERIFY, OK, Set, USAGE, expect_failure, object};
 /// More entries than a full bundle.
 const INTENTS: usize = 300;
 
-/// Copies a log as wget does, with a policy for it; returns the directory and the policy's file.
+/// Copies a log as the script in docs/auditors.md does, with a policy for it. Returns the directory and
+/// the policy's file.
 fn mirror(set: &Set) -> (PathBuf, PathBuf) {
     let shown = object(&set.deed.run(["--json", "head"]).expect_code(OK));
     let size = shown["size"].as_u64().unwrap();

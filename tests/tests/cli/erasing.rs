@@ -10,7 +10,7 @@ use std::{
 
 use deed_tests::{
     files,
-    process::{ServerCommand, program},
+    process::{Ended, ServerCommand, program},
     wait_for,
 };
 use serde_json::{Value, json};
@@ -43,6 +43,24 @@ fn with_content(number: usize) -> String {
         },
     });
     format!("{statement}\n")
+}
+
+/// Erases the arguments of the Intent at a leaf.
+fn erase(set: &Set, leaf: &str) -> Ended {
+    let found = set.deed.run(["entry", leaf, "--json"]).expect_code(OK);
+    let digest = object(&found)["statement"]["intent"]["arguments"]["digest"].clone();
+    let erase = set.deed.run([
+        "content",
+        "erase",
+        digest.as_str().unwrap(),
+        "--requested-by",
+        "ticket:1",
+        "--reason",
+        "asked",
+        "--legal-basis",
+        "GDPR Art. 17(1)(b)",
+    ]);
+    erase.expect_code(OK)
 }
 
 fn is_kept(set: &Set) -> bool {
@@ -118,20 +136,24 @@ fn a_killed_append_loses_nothing_and_an_erasure_reaches_what_it_left() {
     assert!(!is_kept(&set), "its receipts came");
 
     // An erasure removes what a killed process left behind.
-    let found = set.deed.run(["entry", "1", "--json"]).expect_code(OK);
-    let digest = object(&found)["statement"]["intent"]["arguments"]["digest"].clone();
-    let digest = digest.as_str().unwrap().to_owned();
-    let erase = set.deed.run([
-        "content",
-        "erase",
-        &digest,
-        "--requested-by",
-        "ticket:1",
-        "--reason",
-        "asked",
-        "--legal-basis",
-        "GDPR Art. 17(1)(b)",
-    ]);
-    erase.expect_code(OK);
+    let erased = erase(&set, "1");
     assert!(!is_kept(&set));
+    assert_eq!(erased.stderr, "");
+
+    // A session that another process uses is named, and no other one.
+    let mut child = append(&set);
+    let mut input = child.stdin.take().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    input.write_all(with_content(3).as_bytes()).unwrap();
+    output.read_line(&mut String::new()).unwrap();
+    let erased = erase(&set, "2");
+    let warnings: Vec<_> = erased.stderr.lines().collect();
+    let about_session = "session \"s\" is in use by another process";
+    assert!(
+        warnings.iter().any(|line| line.contains(about_session)),
+        "{erased:#?}"
+    );
+    assert!(!erased.stderr.contains("authority"), "{erased:#?}");
+    drop(input);
+    assert!(child.wait().unwrap().success());
 }

@@ -56,7 +56,7 @@ impl Kept {
             return Ok((kept, Vec::new()));
         };
         let producer = found.producer().to_owned();
-        // Its lock is given back: it is opened again as what it has to be.
+        // Dropping it gives the lock back, so that `open` can check producer and signing.
         drop(found);
         kept.open(ledger, &producer)?;
         let left = match &kept.lock().stored {
@@ -123,7 +123,7 @@ impl Kept {
             if let Some(acknowledged) = acknowledged.take() {
                 stored.acknowledge(acknowledged)?;
             }
-            // Those behind it are refused for its sake.
+            // Later statements are refused only because of this one.
             if !*set_back {
                 *set_back = true;
                 stored.refused(sequence, expected(item))?;

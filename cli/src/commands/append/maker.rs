@@ -21,7 +21,7 @@ use crate::{
     failure::{CommandResult, Failure},
 };
 
-/// Longest content that is taken from a file: what a server takes unless it is told otherwise.
+/// Longest content that is read from a file: the default limit of a server.
 const CONTENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Makes one session's statements, or those of the sessions that the lines name.
@@ -35,7 +35,7 @@ pub(super) struct Maker {
     position: Option<Position>,
     /// The task that was opened last.
     task: Option<TaskId>,
-    /// From which the salts of contents derive; read when there is one.
+    /// The secret that the salts of contents derive from; read with the first content.
     secret: Option<[u8; 32]>,
 }
 
@@ -65,7 +65,7 @@ impl Maker {
         }
     }
 
-    /// The statement of a line. Contents that are too long to travel with it are put first.
+    /// Makes the statement of a line. Stores contents first that are too long to travel with it.
     pub(super) async fn statement(&mut self, line: &str) -> CommandResult<Statement> {
         let mut json = StatementJson::parse(line)?;
         let given = json.has_place()?;
@@ -94,9 +94,10 @@ impl Maker {
         let mut message = json.into_statement(&defaults)?;
         self.name_task(&mut message)?;
         if let Some(from) = position.and_then(|position| position.skipped_from) {
-            // Statements for these sequences were refused: nothing else is said in their places.
+            // Statements for these sequences were refused; no other statement may take their places.
             message.skipped_from = Some(from.get());
-            // It is the first one that the ledger takes, and certifies whose session it is.
+            // The first statement that the ledger takes carries the nonce, which proves whose session it
+            // is.
             let nonce = position.and_then(|position| position.nonce);
             if let Some(nonce) = nonce.filter(|_| from == Sequence::FIRST) {
                 message.nonce = Bytes::copy_from_slice(nonce.as_bytes());
@@ -138,8 +139,8 @@ impl Maker {
         })
     }
 
-    /// A task that is opened without an id gets one, and what comes behind it in the same input and
-    /// names no task is of it.
+    /// Gives an id to a task that is opened without one. Later statements of the same input that name no
+    /// task get the id of the last task that was opened.
     fn name_task(&mut self, message: &mut v1::Statement) -> CommandResult {
         let is_empty = message.task.is_empty();
         match &mut message.body {
@@ -188,8 +189,8 @@ impl Maker {
         Ok(position)
     }
 
-    /// Replaces contents by commitments. Returns those that travel with the statement, and those
-    /// that must be there before.
+    /// Replaces contents by commitments. Returns the contents that travel with the statement, and the
+    /// contents that must be stored before.
     fn contents(
         &mut self,
         json: &mut StatementJson,

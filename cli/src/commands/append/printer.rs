@@ -58,7 +58,7 @@ pub(super) async fn print_receipts(
                 printed.written = receipt.and_then(|receipt| output.line(&receipt));
             }
         }
-        // Only now: a receipt that was not printed comes again.
+        // Acknowledged after printing: a receipt that was not printed must come again.
         if let Some(kept) = kept.as_ref().filter(|_| printed.written.is_ok()) {
             let settled =
                 tokio::task::block_in_place(|| kept.settle(&request.payloads, &answer.items));

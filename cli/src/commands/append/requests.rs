@@ -86,9 +86,10 @@ impl<'a> Requests<'a> {
             let line = match lines.try_recv() {
                 Ok(line) => line,
                 Err(_) => {
-                    // Nothing more at the moment: whoever types gets the answer now.
+                    // No more lines at the moment: the request is sent, so that a person who types gets
+                    // the answer now.
                     self.send(true).await?;
-                    // Meanwhile all may end: the pipe need not say anything ever again.
+                    // The command may end meanwhile, though the pipe stays silent for ever.
                     let line = tokio::select! {
                         () = self.sent.closed() => return Err(Stopped::Ended),
                         line = lines.recv() => line,

@@ -16,11 +16,11 @@ pub(super) struct Asked {
     pub(super) found: ProvenStatement,
     pub(super) intended: v1::Intent,
     pub(super) author: KnownAuthor,
-    /// Its state, computed here.
+    /// The state of the Intent, computed here.
     pub(super) stands: Stands,
     pub(super) grant: Option<Granted>,
     pub(super) opened: Option<Opened>,
-    /// The task has openings, and none of them is by somebody who may open one.
+    /// True if the task has openings, and none of them is by somebody who may open a task.
     pub(super) opened_by_others: bool,
     /// The newest trust statement that the server showed.
     pub(super) newest_trust: LeafIndex,
@@ -30,9 +30,9 @@ pub(super) struct Asked {
 pub(super) struct Granted {
     pub(super) found: ProvenStatement,
     pub(super) grant: v1::Grant,
-    /// Its author, or the reason why that is not who it says.
+    /// The author of the grant, or the reason why the named author did not write it.
     pub(super) author: Result<KnownAuthor, String>,
-    /// The use that was made of it, by the server's word.
+    /// The use that was made of the grant, by the server's word.
     pub(super) spent: Option<v1::GrantInfo>,
 }
 

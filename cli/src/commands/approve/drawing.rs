@@ -33,7 +33,7 @@ pub(super) struct Arguments {
     lines: Vec<String>,
     /// The Intent's own commitment, if all that it commits to was on the screen.
     pub(super) shown: Option<v1::Commitment>,
-    /// Its fate, in words that hold nothing of it.
+    /// Describes what became of the arguments, without quoting them.
     pub(super) words: String,
 }
 
@@ -135,7 +135,7 @@ fn reading(digest: &str, columns: usize) -> Vec<String> {
     lines
 }
 
-/// Lines of a screen: facts of ours, and values of others in quotes.
+/// Lines of a screen: our own facts, and values of others in quotes.
 struct Lines {
     columns: usize,
     lines: Vec<String>,
@@ -153,20 +153,16 @@ impl Lines {
     }
 
     fn fact(&mut self, label: &str, words: impl std::fmt::Display) {
-        // What is ours may hold words of others: no line of it is longer than the screen either.
-        let words = words.to_string();
+        // Our own text may quote others, so its lines are broken at the screen's width too.
         let width = self.columns.saturating_sub(LABEL).max(8);
-        let chars: Vec<_> = words.chars().collect();
-        let mut parts = chars
-            .chunks(width)
-            .map(|part| part.iter().collect::<String>());
-        let first = parts.next().unwrap_or_default();
-        self.lines.push(format!("{label:<LABEL$}{first}"));
-        let rest = parts.map(|part| format!("{:LABEL$}{part}", ""));
-        self.lines.extend(rest);
+        let mut label = label;
+        for line in broken(&words.to_string(), width) {
+            self.lines.push(format!("{label:<LABEL$}{line}"));
+            label = "";
+        }
     }
 
-    /// A value of others: on one line, and if it does not fit there whole above.
+    /// Adds a value of others, on one line. `in_full` shows a value above that does not fit.
     fn value(&mut self, label: &str, value: &str) {
         let width = self.columns.saturating_sub(LABEL).max(8);
         let (shown, _) = screen::quoted(value, width);
@@ -193,6 +189,28 @@ impl Lines {
             );
         }
     }
+}
+
+/// Breaks a text into lines of at most `width` characters, at spaces if the words are not longer.
+fn broken(text: &str, width: usize) -> Vec<String> {
+    let (mut lines, mut line) = (Vec::new(), String::new());
+    for word in text.split(' ') {
+        if !line.is_empty() {
+            if line.chars().count() + 1 + word.chars().count() <= width {
+                line.push(' ');
+            } else {
+                lines.push(std::mem::take(&mut line));
+            }
+        }
+        for c in word.chars() {
+            if line.chars().count() == width {
+                lines.push(std::mem::take(&mut line));
+            }
+            line.push(c);
+        }
+    }
+    lines.push(line);
+    lines
 }
 
 /// Returns the lines for the approver. The act that they decide on stands at the end, right above the
@@ -300,7 +318,7 @@ fn draw_effects(lines: &mut Lines, effects: &[v1::Effect]) {
             lines.fact("  amount", printable(&amount_words(amount)));
         }
     }
-    // With --yes alone.
+    // Only --yes gets this far with more effects than fit.
     if let Some(more @ 1..) = effects.len().checked_sub(EFFECTS_MAX) {
         lines.fact(
             "NOT SHOWN",
@@ -309,7 +327,7 @@ fn draw_effects(lines: &mut Lines, effects: &[v1::Effect]) {
     }
 }
 
-/// By what the act is found in other systems.
+/// Draws the keys by which the act is found in other systems.
 fn draw_correlation(lines: &mut Lines, keys: &[v1::CorrelationKey]) {
     for key in keys.iter().take(CORRELATION_KEYS_MAX) {
         lines.value("correlates", &format!("{}={}", key.kind, key.value));
@@ -476,6 +494,20 @@ mod tests {
         let binary = arguments_of(&[0xff; 3]);
         assert_eq!(binary.shown, None);
         assert!(binary.lines[0].starts_with("arguments    NOT SHOWN: 3 bytes"));
+    }
+
+    #[test]
+    fn text_is_broken_at_spaces_and_long_words_anywhere() {
+        for (text, lines) in [
+            ("", &[""][..]),
+            ("a bc", &["a bc"]),
+            ("a bcd", &["a", "bcd"]),
+            ("ab cdefghi j", &["ab", "cdef", "ghi", "j"]),
+            ("abcdef", &["abcd", "ef"]),
+            ("\u{e4}\u{f6} \u{fc}", &["\u{e4}\u{f6} \u{fc}"]),
+        ] {
+            assert_eq!(broken(text, 4), lines, "{text}");
+        }
     }
 
     #[test]

@@ -27,18 +27,17 @@ use drawing::{EFFECTS_MAX, arguments, drawn};
 ///
 /// Fetches the Intent and verifies it before it asks: the Intent is in the log, its signature (or that of
 /// its batch) verifies, and its key was the agent's there, by the ledger's own trust statements. The state
-/// of the Intent is computed here from the entries of its task. You are not asked about an Intent that
-/// does not verify, or that the ledger keeps as evidence only. Text of others stands behind `|`, broken at
-/// the end of the line. The act and its state stand right above the question.
+/// of the Intent is computed here from the entries of its task. The command does not ask about an Intent
+/// that does not verify, or that the ledger keeps as evidence only. Text of others stands behind `|`. The
+/// act and its state stand right above the question.
 ///
-/// You are asked about an Intent that does not wait (it was denied or cleared, it has lapsed, or the act
-/// is done) only with --refuse. --yes records a decision that was made elsewhere.
+/// The command asks about an Intent that does not wait (it was denied or cleared, it has lapsed, or the act
+/// is done) only with --refuse. It never asks about an Intent with more than 8 expected effects: they do
+/// not fit on the screen.
 ///
-/// You are not asked about an Intent that expects more than 8 effects: they do not fit on the screen.
-///
-/// The approval names this very Intent by its leaf hash. It says when the Intent was shown, opened and
-/// decided, and what was shown: the Intent's own commitment to its arguments, if they were shown whole.
-/// So a content that is erased there is nowhere else.
+/// The Approval names the Intent by its leaf hash, the times at which it was shown, opened and decided, and
+/// the Intent's own commitment to its arguments if they were shown whole. It holds no copy of the
+/// arguments, so an erasure reaches them all.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -48,19 +47,20 @@ pub(crate) struct Approve {
     /// Leaf index of the Intent
     #[arg(value_name = "INTENT")]
     intent: u64,
-    /// Refuse it
+    /// Refuse the Intent
     #[arg(long)]
     refuse: bool,
-    /// Strength of your authentication
+    /// Way in which you were authenticated
     #[arg(long, value_enum, default_value_t = Strength::SingleFactor)]
     strength: Strength,
     /// Reason, for readers of the log; no personal data
     #[arg(long, default_value = "", hide_default_value = true)]
     rationale: String,
-    /// Ask also about an Intent that nobody signed: who wants it is then a claim
+    /// Ask also about an unsigned Intent, whose agent is only claimed
     #[arg(long)]
     unsigned: bool,
-    /// Do not ask: it was decided elsewhere. When it was shown and opened there is left unsaid
+    /// Do not ask: record a decision that was made elsewhere, without the times at which the Intent was
+    /// shown and opened
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -69,7 +69,7 @@ pub(crate) struct Approve {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Strength {
-    /// One factor, or a session that was begun with one
+    /// One factor
     SingleFactor,
     /// Two factors
     MultiFactor,
@@ -134,7 +134,7 @@ impl Approve {
         let mut contents = author.content_committer(global)?;
         let shown = match arguments.shown {
             Some(shown) => shown,
-            // Nothing that others wrote: what is erased must not be left in here.
+            // The text quotes nothing that others wrote: an erased content must not survive here.
             None => {
                 let text = format!(
                     "deed approve: the Intent at leaf {} with hash {}; its arguments: {}\n",
@@ -166,8 +166,8 @@ impl Approve {
         })
     }
 
-    /// Shows it and asks, and says when it was shown, opened and decided. What was decided elsewhere
-    /// was not opened here: of that nothing is said, which is not the same as "at this moment".
+    /// Shows the Intent and asks. Returns the times at which it was shown, opened and decided. A decision
+    /// that was made elsewhere has no times of showing and opening.
     fn decide(&self, text: &str) -> CommandResult<[Micros; 3]> {
         let shown_at = now();
         report(text);

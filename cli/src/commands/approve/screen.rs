@@ -1,9 +1,9 @@
-//! Text of others on an approver's screen, where none of it can pass for ours.
+//! Shows text of others on an approver's screen, where none of it can pass for ours.
 //!
-//! Text of somebody else stands behind `  | ` on every line, broken where the line ends, or in
-//! quotes on one line. Runs of white space are collapsed and said to be there; whatever does not
-//! show, or shows over its neighbours, is escaped. So a text can neither make a line that looks like
-//! one of ours, nor push one away.
+//! Every line of such a text begins with `  | ` and is broken at the end of the line; a short text stands
+//! in quotes on one line. Runs of white space are collapsed, with a remark. Characters that do not show, or
+//! show over their neighbours, are escaped. So a text can neither imitate one of our lines nor push one
+//! off the screen.
 
 use std::fmt::Write as _;
 
@@ -122,8 +122,8 @@ fn is_space(c: char) -> bool {
     c != '\n' && (c.is_whitespace() || c == '\u{2800}')
 }
 
-/// Returns true if a character shows, by itself and in its place. Those that are not known to are
-/// escaped: letters and digits of all scripts show, signs of common use, and nothing else.
+/// Returns true if a character shows, by itself and in its place: letters and digits of all scripts, and
+/// common signs. All others are escaped.
 fn is_shown(c: char) -> bool {
     let fillers = matches!(c, '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}');
     let combining = matches!(

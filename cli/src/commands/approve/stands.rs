@@ -28,7 +28,8 @@ impl Stands {
         let mut told = judged.report.acts.iter();
         let told = told.find(|act| act.intent_leaf == leaf);
         let task = hex::encode(&judged.report.info.task);
-        // What the ledger keeps as evidence only has no act on either side, and no difference.
+        // An Intent that the ledger keeps as evidence only has no act, neither here nor in the server's
+        // report, so there is nothing to compare.
         let verdict = judged.agreed().map_err(|error| {
             Failure::does_not_verify(format!(
                 "nobody is asked about the Intent at leaf {leaf}: {error}; `deed task show {task}` \
@@ -57,10 +58,10 @@ impl Stands {
         self.act.state() == IntentState::Waiting && self.later.is_none() && !done
     }
 
-    /// Says the state in words of ours.
+    /// Describes the state in our own words.
     pub(super) fn words(&self) -> String {
         match self.act.state() {
-            // Nothing clears an act that came before its clearance, and it waits all the same.
+            // An act that was done before its clearance is never cleared, though its state stays waiting.
             IntentState::Waiting if self.act.outcome_leaf.is_some() => format!(
                 "the act is DONE, and was not cleared: its Outcome is at leaf {}",
                 self.act.outcome_leaf.unwrap_or_default()
@@ -109,8 +110,8 @@ impl Stands {
     }
 }
 
-/// Facts about an act's state that its task's entries do not show. That trust statements may be missing
-/// is said where the keys are.
+/// Returns the facts about an act's state that its task's entries do not show. Trust statements that may be
+/// missing are mentioned with the keys.
 fn unshown(verdict: &TaskVerdict, leaf: u64) -> Vec<Unshown> {
     let batch = match verdict.signed.get(&leaf) {
         Some(Signed::Batch { manifest, .. }) => Some(*manifest),

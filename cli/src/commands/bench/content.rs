@@ -12,7 +12,7 @@ use bytes::Bytes;
 use clap::Args;
 use deed_client::{
     Appender, AppenderOptions, CONTENT_INLINE_BYTES_MAX, Header, Ledger, Pending, Session, Signing,
-    Statement, Verification, random_nonce,
+    Statement, random_nonce,
 };
 use deed_evidence::{
     CommitmentDigest, TaskId,
@@ -23,7 +23,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use tokio::{sync::mpsc, task::JoinSet};
 
-use super::{BenchSigning, Latency, Part};
+use super::{BenchSigning, Latency, Part, connect, finish};
 use crate::{
     args::{Global, now},
     failure::{CommandResult, Failure},
@@ -40,8 +40,8 @@ const MIB: f64 = (1024 * 1024) as f64;
 ///
 /// Each content is committed to by an Intent of its own. Those of up to 64 KiB travel with their
 /// statements, about 1 MiB in a request; longer ones are put first, one at a time in each stream.
-/// Every answer is verified as in production, unless that is switched off. The contents stay
-/// beside the ledger: use one that is made for this.
+/// Answers are verified as in production, except with --no-verify. The contents stay beside the ledger:
+/// use a ledger made for measuring.
 #[derive(Args, Clone, Serialize)]
 #[command(after_help = "\
 Latency is from the first byte of a content's request until the receipt of its
@@ -49,7 +49,8 @@ statement is verified.
 
 Examples:
   deed bench content --ledger bench --size 8KiB --count 20000
-  deed bench content --ledger bench --size 1MiB --count 500 --signed batch --json")]
+  deed bench content --ledger bench --size 1MiB --count 500 \\
+       --signed batch --json")]
 pub(crate) struct BenchContent {
     /// Bytes of one content: a number, or one with KiB or MiB (16 bytes to 64 MiB)
     #[arg(long, default_value = "8KiB", value_name = "SIZE", value_parser = size)]
@@ -101,11 +102,7 @@ fn size(text: &str) -> Result<u64, String> {
 
 impl BenchContent {
     pub(super) async fn run(&self, global: &Global) -> CommandResult {
-        let mut options = global.options(global.ledger_name()?)?;
-        if self.no_verify {
-            options = options.verification(Verification::Off);
-        }
-        let ledger = Ledger::connect(options).await?;
+        let ledger = connect(global, self.no_verify).await?;
         let (signing, producer) = self.signing.open(global, &ledger).await?;
         let bar = progress_bar(
             global.json,
@@ -119,16 +116,9 @@ impl BenchContent {
             let maker = Maker::new(&ledger, producer, self.size, Arc::clone(&left))?;
             streams.spawn(produce(ledger.clone(), maker, signing.clone(), bar.clone()));
         }
-        let mut total = Part::new()?;
-        let mut outcome = Ok(());
-        while let Some(part) = streams.join_next().await {
-            match part.map_err(|error| Failure::Unavailable(error.into()))? {
-                Ok(part) => total.add(part)?,
-                Err(failure) => outcome = outcome.and(Err(failure)),
-            }
-        }
+        let total = Part::sum(streams).await;
         bar.finish_and_clear();
-        outcome?;
+        let total = total?;
         let last = total.last_answer.unwrap_or(begin);
         self.report(global, &total, last.saturating_duration_since(begin))
     }
@@ -218,7 +208,7 @@ impl Maker {
     fn make(&mut self) -> CommandResult<Made> {
         let sequence = self.session.next();
         let mut content = self.pattern.clone();
-        // No two are the same.
+        // The first bytes make every content different.
         if let Some(begin) = content.get_mut(..8) {
             begin.copy_from_slice(&sequence.get().to_be_bytes());
         }
@@ -278,15 +268,7 @@ async fn produce(
     let collector = tokio::spawn(collect(answers, bar));
     let sending = send_all(&ledger, &appender, &mut maker, &sent).await;
     drop(sent);
-    let part = collector
-        .await
-        .map_err(|error| Failure::Unavailable(error.into()))?;
-    let finished = appender.finish().await;
-    // The first answer that failed says most.
-    let part = part?;
-    finished?;
-    sending?;
-    Ok(part)
+    finish(collector, appender, sending).await
 }
 
 async fn send_all(

@@ -1,7 +1,7 @@
 //! Statements as fast as bytes can be copied.
 //!
 //! All statements of a producer differ in their sequence only, which is one varint in the header.
-//! So everything before and after it is encoded once, and a statement is two copies and a number.
+//! Everything before and after it is encoded once, so making a statement is two copies and a number.
 
 use bytes::Bytes;
 use deed_evidence::{LedgerId, Nonce, Sequence, SessionId, TaskId, WireError, statement};

@@ -17,7 +17,7 @@ use crate::{
 /// The recorded part of a run.
 pub(super) struct Known {
     pub(super) earlier: Earlier,
-    /// Its grants, in the order of the log.
+    /// The grants of the run, in the order of the log.
     pub(super) grants: Vec<(Bytes, Receipt)>,
     /// Digest of the payload before [`Earlier::next`].
     last: PayloadDigest,
@@ -53,14 +53,14 @@ impl Known {
             ..Earlier::default()
         };
         let mut found = Vec::new();
-        // This import's own, and those of imports that were granted by somebody else.
+        // Looks for the grant sessions of this import, and of imports with another grantor.
         for (own, session) in [true, false].into_iter().zip(import.grant_sessions(run_id)) {
             let Some(stands) = ledger.session(session).await? else {
                 continue;
             };
             for sequence in 0..stands.info.next_sequence {
                 let sequence = Sequence::new(sequence);
-                // However many it says that there are.
+                // The server's count of statements is not trusted.
                 let Some(statement) = recorded(ledger, session, sequence).await? else {
                     break;
                 };
@@ -111,10 +111,10 @@ impl Known {
             }));
             let end = part.statements.last().filter(|made| made.sequence < next);
             let Some(end) = end else {
-                // Behind it all is new.
+                // All later statements are new.
                 break;
             };
-            // What comes next may name the place of it.
+            // The next statement may name the place of this one.
             match recorded(ledger, session, end.sequence).await? {
                 Some(found) if found.payload() == end.payload => last = Some(place(&found)),
                 _ => return self.first(ledger, session, &places).await,
@@ -183,12 +183,12 @@ impl Known {
     }
 }
 
-/// Somebody who may append and not read: what is recorded cannot be compared.
+/// Handles a caller that may append and not read, so recorded statements cannot be compared.
 ///
-/// Unsigned statements can be sent all the same: the ledger answers what it has as duplicates, and
-/// refuses others in their places. A signed one would be evidence against its own key there, so a run of
-/// which something is recorded is refused. Whether something is, the ledger says when it is sent a
-/// statement that lies far ahead, which it never takes.
+/// Unsigned statements can be sent anyway: the ledger answers recorded ones as duplicates, and refuses
+/// others in their places. A second signed statement for the same place would be evidence against its own
+/// key, so a run with recorded statements is refused. To learn if there are any, the command sends a
+/// statement with a sequence far ahead, which the ledger never takes.
 async fn unread(
     ledger: &Ledger,
     import: &ChatImport,
@@ -212,7 +212,7 @@ async fn unread(
         Some(Appended::Rejected(rejection)) => match rejection.reason() {
             Reason::SequenceNotNext => rejection.expected_sequence != Some(0),
             Reason::SessionClosed | Reason::SessionTaken => true,
-            // Whatever it is, the run's own statements are refused for it as well, and say so.
+            // For any other reason the run's own statements are rejected too, and their answers say so.
             _ => false,
         },
         _ => {

@@ -1,4 +1,4 @@
-//! One stream of runs.
+//! A producer: it makes and sends the statements of its runs, in one stream.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ use crate::{
 /// Runs that a producer has under way: each waits for answers in between.
 const RUNS_AT_ONCE: usize = 8;
 
-/// One stream of runs.
+/// A producer, which sends its share of the runs in one stream.
 #[derive(Clone)]
 pub(super) struct Producer {
     pub(super) import: Arc<ChatImport>,
@@ -42,7 +42,7 @@ pub(super) struct Producer {
     pub(super) granting: Signing,
     /// True if arguments and results are kept beside the ledger.
     pub(super) keeps_contents: bool,
-    /// Nothing is sent.
+    /// True if nothing is sent.
     pub(super) is_dry: bool,
     pub(super) refusals: Refusals,
 }
@@ -143,7 +143,7 @@ impl OneRun {
         (self.summary, outcome)
     }
 
-    /// Nothing is sent before all of the run was made, and held against what is recorded of it.
+    /// Makes all of a run and compares it with its recorded part before it sends anything.
     async fn carried(&mut self, transcript: &Transcript) -> CommandResult {
         let import = Arc::clone(&self.producer.import);
         let ledger = self.producer.ledger.clone();
@@ -257,8 +257,7 @@ impl OneRun {
         Ok(())
     }
 
-    /// Grants of earlier imports are the run's, whoever made them: the Intents that name them are
-    /// recorded.
+    /// Counts the grants of earlier imports to the run, because recorded Intents of the run name them.
     fn note_grants(&mut self) -> CommandResult {
         let grants = self
             .known
@@ -276,9 +275,10 @@ impl OneRun {
         Ok(())
     }
 
-    /// Has a part recorded; where its last statement is, unless something was refused.
+    /// Records a part. Returns the place of its last statement, or `None` if something was refused.
     async fn say(&mut self, part: Part) -> CommandResult<Option<Recorded>> {
-        // What is recorded is sent apart from what is new: an earlier import may have ended there.
+        // Recorded statements are sent apart from new ones, because an earlier import may have ended
+        // between them.
         let next = self.next();
         let is_recorded = |made: &&deed_client::Made| made.sequence < next;
         let recorded = part.statements.iter().filter(is_recorded).count();
@@ -292,7 +292,7 @@ impl OneRun {
             };
             let answer = match sent {
                 Ok(answer) => answer,
-                // Whoever finishes the appender learns why.
+                // `Appender::finish` returns the reason.
                 Err(Error::Ended) => return Ok(None),
                 Err(error) => return Err(error.into()),
             };
@@ -380,7 +380,7 @@ impl OneRun {
                 let contents = ledger.contents();
                 match contents.put_bytes(digest, &salt, content).await {
                     Ok(_) => {}
-                    // One that was erased is not taken again; its statement is there.
+                    // The server takes no content again that was erased; its statement is recorded.
                     Err(error) if is_refused_for_its_state(&error) => {
                         match contents.get(digest, tokio::io::sink()).await {
                             Ok(ContentState::Erased { .. }) => summary.erased += 1,
@@ -427,7 +427,7 @@ fn leave_out_erased(statements: &mut [Statement], answer: &Answer, summary: &mut
         if let Appended::Rejected(rejection) = item
             && rejection.reason() == Reason::ContentErased
         {
-            // Which of them it was is not said; the others are held or were erased too.
+            // The server does not say which content was erased; the others are held, or erased too.
             summary.erased += statement.attachments.len() as u64;
             statement.attachments.clear();
         }

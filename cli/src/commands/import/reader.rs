@@ -73,7 +73,7 @@ impl Runs {
             seen: HashMap::new(),
             shared: Arc::clone(&shared),
         };
-        // Its first bytes are read there, too: it may be a pipe that is silent for ever.
+        // The thread reads the first bytes too: the input may be a pipe that stays silent for ever.
         std::thread::spawn(move || {
             let lists = LISTS.map(str::to_owned).to_vec();
             let records = Records::new(counted, lists).record_bytes_max(RECORD_BYTES_MAX);

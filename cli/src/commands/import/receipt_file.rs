@@ -62,9 +62,8 @@ impl ReceiptFile {
         Ok(())
     }
 
-    /// Puts the file in its place, synced. Of an import that did not come to its end as well: a
-    /// receipt that was received is worth keeping. Only if there is none, what was there before
-    /// is worth more.
+    /// Puts the file in its place, synced, even if the import did not finish: received receipts are worth
+    /// keeping. Without any receipt an existing file is left alone.
     pub(super) fn keep(&self, at_the_end: bool) -> CommandResult {
         let mut under_way = self.lock();
         match under_way.file.take() {

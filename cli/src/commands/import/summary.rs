@@ -89,12 +89,12 @@ pub(super) struct Summary {
     pub(super) stray_results: u64,
     /// Runs, and records that are none, that were refused: nothing of them was sent.
     pub(super) refused: u64,
-    /// The first of them, and of the results that were left out.
+    /// The first refused runs and left-out results.
     pub(super) refusals: Vec<Refusal>,
     pub(super) statements: u64,
-    /// Nothing was sent.
+    /// True if nothing was sent.
     pub(super) dry_run: bool,
-    /// Of a dry run: statements that are not recorded yet.
+    /// Statements that a dry run found not recorded yet.
     pub(super) would_be_sent: u64,
     /// Contents that the ledger holds now.
     pub(super) contents: u64,
@@ -103,7 +103,7 @@ pub(super) struct Summary {
     pub(super) erased: u64,
     #[serde(flatten)]
     pub(super) tally: Tally,
-    /// By kind, at what was recorded now.
+    /// Numbers of findings at the statements that were recorded now, by kind.
     pub(super) findings: BTreeMap<String, u64>,
     pub(super) elapsed_ms: u64,
 }
@@ -165,7 +165,7 @@ impl Summary {
     }
 }
 
-/// For people.
+/// Returns the summary as text for people.
 pub(super) fn text(summary: &Summary) -> String {
     let mut text = format!(
         "runs        {}\ntasks       {}\ngrants      {}\nintents     {}\n\

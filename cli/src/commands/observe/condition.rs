@@ -20,7 +20,7 @@ pub(super) struct Condition {
     not_in: Option<Vec<Value>>,
     less_than: Option<i64>,
     at_least: Option<i64>,
-    /// Of a text a part, of a list an element, of an object a key.
+    /// A part of a text, an element of a list, or a key of an object.
     contains: Option<Value>,
     matches: Option<Pattern>,
     /// Holds nothing: an empty text, list or object, false, or nought.

@@ -20,7 +20,7 @@ pub(super) struct EffectRule {
     /// Only where no rule before this one gave an effect.
     #[serde(default)]
     pub(super) otherwise: bool,
-    /// One effect for each element of the first of these lists that is there.
+    /// Lists: the first of them that is there gives one effect for each of its elements.
     each: Option<FirstOf<Pointer>>,
     /// Only of elements for which all of these hold.
     #[serde(default)]
@@ -30,8 +30,8 @@ pub(super) struct EffectRule {
     resource: Option<FirstOf>,
     /// The text in its place if nothing above is there: the effect is a claim then.
     claim: Option<FirstOf>,
-    /// What else the record names. Each must stand in `resource`, in a place of its own, or else it was
-    /// something within that or beside it, and the effect is a claim.
+    /// Other names in the record. Each must stand in `resource`, in a place of its own. Otherwise the
+    /// change was to something within the resource or beside it, and the effect is a claim.
     #[serde(default)]
     whole: Vec<Pointer>,
     external_id: Option<FirstOf>,
@@ -168,7 +168,7 @@ fn segments(name: &str) -> Vec<&str> {
     parts.filter(|part| !part.is_empty()).collect()
 }
 
-/// Takes parts that stand one behind the other out of others; false if they are not there.
+/// Removes the consecutive parts `wanted` from `left`; returns false if they are not there.
 fn takes(left: &mut Vec<&str>, wanted: &[&str]) -> bool {
     if wanted.is_empty() {
         return false;
@@ -176,7 +176,7 @@ fn takes(left: &mut Vec<&str>, wanted: &[&str]) -> bool {
     let mut runs = left.windows(wanted.len());
     let found = runs.position(|run| run == wanted);
     found.is_some_and(|at| {
-        // Nothing on its two sides becomes neighbours by it.
+        // An empty part stays in its place, so that the parts before and after it do not become neighbours.
         left.splice(at..at + wanted.len(), [""]);
         true
     })

@@ -30,34 +30,34 @@ use crate::{
     render::{Omissions, Output, Tally, report, shown, to_json},
 };
 
-/// So many records of which none is an observation: more likely the mapping is the wrong one than that
-/// nothing happened.
+/// Number of records without any observation from which the mapping is probably the wrong one.
 const MANY: u64 = 10;
 
 /// Import other systems' logs as observations
 ///
 /// Files hold JSON lines, arrays, or objects with a list of records, over as many lines as they like,
 /// packed by gzip or not; - is standard input. A mapping says where effects, times, references and
-/// correlation keys come from, and which records say nothing. Two come with this program, cloudtrail
+/// correlation keys come from, and which records hold no effect. Two come with this program, cloudtrail
 /// (AWS) and kubernetes (audit log); docs/imports.md explains the language.
 ///
-/// Each record becomes an observation in a session of its own, which derives from what it says and from
-/// a secret that is made once in the state directory. So importing a record again, from whichever file,
-/// records nothing twice, and nobody else can take or guess the session.
+/// Each record becomes an observation in a session of its own, derived from the record and from a secret
+/// that is made once in the state directory. So a second import of a record, from any file, records
+/// nothing, and nobody else can guess or take the session.
 ///
-/// Signed by the system's own key the observations are its word; signed by an importer's, or not at
-/// all, they are claims. So are effects of which the record does not say for certain that it was done, and
-/// to exactly which object: these are not signed by a system's key.
+/// With --key of the system itself the observations are the system's word; with an importer's key, or
+/// without a key, they are claims. An effect is a claim, too, if the record does not say for certain that
+/// it was done and to which object: a system's key does not sign it.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   deed observe import trail/*.json.gz --mapping cloudtrail --key importer.pem
-  cat audit-*.log | deed observe import - --mapping kubernetes --producer import:k8s
+  cat audit-*.log | deed observe import - --mapping kubernetes \\
+       --producer import:k8s
   deed observe import bank.jsonl --mapping bank.toml --dry-run
 
-A record that cannot be read or recorded is named and counted, and the rest goes on; the command
-then ends with 2, or with 3 if the ledger rejected it. It ends with 2 as well if ten or more
-records gave no observation at all.")]
+A record that cannot be read or recorded is named and counted, and the import
+goes on. Exit codes: 2 if there were such records, or if ten or more records
+gave no observation; 3 if the ledger rejected a record.")]
 pub(super) struct ImportLog {
     /// The logs
     #[arg(value_name = "FILE", required = true)]
@@ -65,14 +65,14 @@ pub(super) struct ImportLog {
     /// cloudtrail, kubernetes, or a file of your own (TOML)
     #[arg(long, value_name = "NAME|FILE")]
     mapping: String,
-    /// The task that all of it belongs to: 32 hex digits
+    /// Task of all observations: 32 hex digits
     #[arg(long, value_name = "HEX", value_parser = hex_bytes::<16>)]
     task: Option<[u8; 16]>,
     /// Send nothing: make the statements, check them and show them. Without --key and --producer no
-    /// server is asked, and ledger and producer in them are stand-ins
+    /// server is asked, and the statements name a made-up ledger and producer
     #[arg(long)]
     dry_run: bool,
-    /// Who says what can prove nothing, where --key is a downstream system's: a URI without a key
+    /// Producer of effects that prove nothing, if --key is a downstream system's: a URI without a key
     #[arg(long, value_name = "URI", value_parser = producer,
           default_value = "import:observe/unsigned")]
     claimant: String,
@@ -106,7 +106,7 @@ struct Summary {
 /// The destination of statements.
 enum Sink {
     Ledger(Box<Sender>),
-    /// They are shown, and how many there were.
+    /// Statements are shown; the last field counts them.
     Shown(Output, bool, u64),
 }
 
@@ -141,7 +141,7 @@ impl ImportLog {
             }
         }
         let finished = import.finish().await;
-        // What was done is said, however it ended.
+        // The summary is printed even if the import failed.
         let printed = import.print(global.output(), global.json);
         finished.and(read)?;
         import.summary.check()?;
@@ -323,7 +323,7 @@ impl Import<'_> {
             Sink::Ledger(sender) => sender.take(sent).await?,
             Sink::Shown(output, json, count) => {
                 if *json {
-                    // One document: the statements, then the rest of the summary.
+                    // The output is one document: the statements, then the rest of the summary.
                     let comma = if *count == 0 {
                         "{\"statements\": ["
                     } else {

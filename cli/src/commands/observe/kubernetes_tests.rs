@@ -47,7 +47,7 @@ fn kubernetes_tells_apart_what_acts_and_what_does_not() {
         )
     };
     for (event, expected) in [
-        // Whether a delete was a dry run stands in its body, which replaces the query.
+        // The body of a delete says if it was a dry run; the body replaces the query.
         (of_pod("delete", "/x", "", 200, kept), effect("k8s.delete k8s:shop/pods/web-1")),
         (of_pod("delete", "/x?dryRun=All", "", 200, kept), effect("k8s.delete k8s:shop/pods/web-1")),
         (at("Metadata", of_pod("delete", "/x", "", 200, "")), claim()),
@@ -59,7 +59,8 @@ fn kubernetes_tells_apart_what_acts_and_what_does_not() {
         (of_group("shop.example", of_pod("delete", "/x", "", 200, "")), effect("k8s.delete k8s:shop/pods.shop.example/web-1?")),
         (at("Metadata", of_pod("create", "/x", "eviction", 201, "")), effect("k8s.pods/eviction k8s:shop/pods/web-1?")),
         (of_pod("create", "/x?dryRun=All", "eviction", 201, r#", "requestObject": {"kind": "Eviction"}"#), nothing()),
-        // Of other requests in the query; what the API server does not take as one is none.
+        // The query of any other request says if it was a dry run; a value that the API server does not
+        // accept means no dry run.
         (at("Metadata", of_pod("patch", "/x?a&dryRun=%41ll", "", 200, "")), nothing()),
         (at("Metadata", of_pod("patch", "/x", "", 200, "")), effect("k8s.patch k8s:shop/pods/web-1")),
         (of_pod("patch", "/x?dryRun=All%zz", "", 200, ""), effect("k8s.patch k8s:shop/pods/web-1?")),
@@ -75,7 +76,7 @@ fn kubernetes_tells_apart_what_acts_and_what_does_not() {
             of_group("subresources.kubevirt.io", of_pod("update", "/x", "stop", 202, "")),
             effect("k8s.pods.subresources.kubevirt.io/stop k8s:shop/pods.subresources.kubevirt.io/web-1?"),
         ),
-        // Of a collection only what the answer lists.
+        // The effects on a collection are the objects that the answer lists.
         (of_all(kept), effect("k8s.deletecollection k8s:shop/pods?")),
         (of_all(r#", "responseObject": {"kind": "PodList", "items": []}"#), nothing()),
         (of_all(r#", "responseObject": {"kind": "PodList"}"#), nothing()),
@@ -105,7 +106,7 @@ fn kubernetes_tells_apart_what_acts_and_what_does_not() {
         (of_pod("patch", "/x", "status", 200, ""), effect("k8s.pods/status k8s:shop/pods/web-1")),
         (of_pod("patch", "/x", "", 200, ""), effect("k8s.patch k8s:shop/pods/web-1")),
         (of_pod("patch", "/x", "ephemeralcontainers", 200, ""), effect("k8s.pods/ephemeralcontainers k8s:shop/pods/web-1")),
-        // Whatever a caller adds to the query, an exec runs.
+        // An exec runs even if the caller adds dryRun to the query.
         (of_pod("get", "/x/exec?command=rm&dryRun=All", "exec", 101, ""), effect("k8s.pods/exec k8s:shop/pods/web-1")),
         (of_pod("get", "/x/attach", "attach", 101, ""), effect("k8s.pods/attach k8s:shop/pods/web-1")),
         (of_pod("create", "/x/portforward", "portforward", 101, ""), effect("k8s.pods/portforward k8s:shop/pods/web-1")),
@@ -219,7 +220,7 @@ fn kubernetes_events_are_observations() {
         Read {
             effects: vec![
                 "k8s.patch k8s:shop/deployments/checkout".to_owned(),
-                // Its body was not kept.
+                // The log did not keep the body of this request.
                 "k8s.delete k8s:namespaces/old-shop?".to_owned(),
             ],
             nothing: 3,
@@ -227,7 +228,7 @@ fn kubernetes_events_are_observations() {
         }
     );
     assert_eq!(seen[0].reference, "0d5b4f9e-0000-4000-8000-000000000001");
-    // What wraps events: a list in a message, text in text, both.
+    // Events may be wrapped: a list in a message, text in text, or both.
     let line = log.lines().nth(1).unwrap();
     let text = serde_json::to_string(line).unwrap();
     for wrapped in [

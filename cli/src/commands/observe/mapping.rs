@@ -1,8 +1,8 @@
 //! Mappings: where an observation's parts come from in another system's records.
 //!
-//! A mapping is a TOML file; cli/mappings/ has two of them, and docs/imports.md says what there is.
-//! A record comes to one of three things: an observation; nothing, for a reason that the mapping
-//! names; or it is not understood, which costs that record and is said.
+//! A mapping is a TOML file; cli/mappings/ has two of them, and docs/imports.md describes the language.
+//! A record gives an observation, or nothing for a reason that the mapping names, or it is not understood;
+//! then it is left out and reported.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -308,7 +308,7 @@ impl Mapping {
         if !doubts.is_empty() {
             claims.splice(..0, effects.drain(..));
         }
-        // What is said twice in one record is one change.
+        // Two equal effects in one record are one change.
         for list in [&mut effects, &mut claims] {
             let mut seen = HashSet::new();
             list.retain(|effect| seen.insert(effect.encode_to_vec()));

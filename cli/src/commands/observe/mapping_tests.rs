@@ -341,7 +341,7 @@ fn a_mapping_of_ones_own_tells_nothing_from_what_is_not_understood() {
             "its time",
         ),
         (good.replace("\"5\"", "\"5.5\"").as_str(), "its amount"),
-        // Nothing of a record vanishes.
+        // A field of the mapping that is null or missing makes the record unreadable.
         (good.replace("\"5\"", "null").as_str(), "its amount"),
         (
             good.replace("\"id\": \"a\",", "").as_str(),
@@ -488,7 +488,7 @@ proptest! {
     }
 }
 
-/// The statements that a file comes to, to the byte.
+/// Returns the bytes of the statements that a file gives.
 fn statements(file: &[u8]) -> HashSet<Vec<u8>> {
     let maker = Maker {
         ledger_id: deed_evidence::LedgerId::new(deed_tlog::Hash::new([1; 32])),

@@ -16,15 +16,15 @@ use deed_proto::v1::{self, statement::Body};
 
 use crate::{
     args::{AboutArgs, Global, When, effect, hex_bytes, intent_at, moment, now},
-    author::{AuthorArgs, StatementReceiptJson},
+    author::AuthorArgs,
     failure::{CommandResult, Failure},
 };
 
 /// Record what a downstream system saw, or import its log
 ///
-/// An observation is matched with the effects that acts declare: by the Intent, if the system knows it,
-/// else by correlation keys. Signed with an independent system's key it corroborates an act; unsigned it
-/// is a claim.
+/// The ledger compares an observation with the effects that acts declare: with those of --intent, otherwise
+/// with those of acts that have the same correlation keys. Signed with an independent system's key it
+/// corroborates an act; unsigned it is a claim.
 ///
 /// Each effect counts as one change. To report a change again, give it the same id=. A change that is
 /// seen more often than it was declared is a finding.
@@ -54,7 +54,7 @@ enum Imports {
 
 #[derive(Args)]
 struct Seen {
-    /// Leaf index of the Intent that it comes from
+    /// Leaf index of the Intent that caused the change
     #[arg(long, value_name = "LEAF")]
     intent: Option<u64>,
     /// The task, if the Intent is not known: 32 hex digits
@@ -68,7 +68,7 @@ struct Seen {
     /// The system's own id of this record
     #[arg(long, default_value = "", value_name = "ID", hide_default_value = true)]
     reference: String,
-    /// Time of the event by its clock: a time, or a duration ago [default: none]
+    /// Time by the system's clock: a time, or how long ago [default: none]
     #[arg(long, value_name = "TIME")]
     observed_at: Option<When>,
     #[command(flatten)]
@@ -115,8 +115,6 @@ impl Seen {
             correlation_keys: &self.about.correlation_keys(),
         };
         let receipt = author.record(&header, body, None).await?;
-        global
-            .output()
-            .print(&receipt.json(), StatementReceiptJson::text)
+        receipt.print(global)
     }
 }

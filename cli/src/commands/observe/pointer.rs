@@ -11,7 +11,7 @@ use super::pattern::Pattern;
 #[derive(Clone, Copy)]
 pub(super) struct Scope<'a> {
     pub(super) record: &'a Value,
-    /// One element of a list of the record's.
+    /// The element of the record's list that the rule is at.
     pub(super) element: Option<&'a Value>,
     /// The values that the mapping has named.
     pub(super) named: &'a BTreeMap<String, String>,
@@ -245,7 +245,7 @@ macro_rules! from_string {
 
 from_string!(Pointer, Template);
 
-/// One of something, or several of which the first that is there counts.
+/// Alternatives: the first one that is there counts. A file may give a single one without a list.
 #[derive(Debug, Clone)]
 pub(super) struct FirstOf<T = Template>(pub(super) Vec<T>);
 

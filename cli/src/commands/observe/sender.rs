@@ -38,9 +38,9 @@ pub(super) struct Maker {
 /// A statement of a record.
 pub(super) struct Sent {
     pub(super) made: Made,
-    /// Somebody says so who can prove nothing.
+    /// True if its producer can prove nothing.
     pub(super) is_claim: bool,
-    /// Its effects name no object, or the record leaves a doubt.
+    /// True if the effects name no object, or the record leaves a doubt.
     pub(super) is_vague: bool,
     /// The place of the record.
     pub(super) place: String,
@@ -100,7 +100,7 @@ impl Maker {
             .collect();
         let header = Header {
             task: self.task,
-            // Not now: a second import must make the same bytes.
+            // The time comes from the record, so that a second import makes the same bytes.
             occurred_at: Micros::new(mapped.observed_at_us),
             correlation_keys: &keys,
             ..Header::default()
@@ -154,7 +154,7 @@ fn portions(mut effects: &[v1::Effect]) -> Vec<&[v1::Effect]> {
             bytes += effect.encoded_len() + 4;
             bytes <= EFFECT_BYTES
         });
-        // One that is too large by itself is refused where it is made.
+        // `Maker::make` refuses an effect that is too large by itself.
         let n = fits.count().max(1);
         let (portion, rest) = effects.split_at(n);
         portions.push(portion);
@@ -201,7 +201,7 @@ impl Sender {
         for is_claim in [false, true] {
             let mut seen = HashSet::new();
             let mut sent = std::mem::take(&mut self.waiting[usize::from(is_claim)]);
-            // A record that came twice is known before the ledger says so.
+            // A record that came twice is noticed here, without asking the ledger.
             let all = sent.len();
             sent.retain(|sent| seen.insert(sent.made.payload.clone()));
             self.tally.duplicates += (all - sent.len()) as u64;
@@ -221,7 +221,7 @@ impl Sender {
                     continue;
                 };
                 if !is_claim && concerns_the_speaker(rejection.reason()) {
-                    // Nothing behind it would be taken either.
+                    // The ledger would reject all later statements for the same reason.
                     return Err(rejected(rejection).context(sent.place.clone()));
                 }
                 let message = match rejection.message.is_empty() {
@@ -245,7 +245,7 @@ impl Sender {
     }
 }
 
-/// Returns true if a rejection is of who speaks, not of what is said.
+/// Returns true if a rejection is about the producer, and not about one statement.
 const fn concerns_the_speaker(reason: Reason) -> bool {
     matches!(
         reason,
@@ -303,7 +303,7 @@ mod tests {
         assert_eq!(who, [false, true]);
         let claim = deed_evidence::statement::decode(&all[1].made.payload).unwrap();
         assert_eq!(claim.producer, "import:observe/unsigned");
-        // Whoever proves nothing anyway says both.
+        // A producer that can prove nothing anyway makes both statements.
         let all = maker(None).make(&mapped("r"), "", "").unwrap();
         assert!(all.iter().all(|sent| !sent.is_claim));
     }
@@ -318,7 +318,7 @@ mod tests {
         // The name tells, not the place and not how it is written.
         assert_eq!(payload(&mapped("r"), "{2}", "b: line 9"), one);
         assert_ne!(payload(&mapped("s"), "{1}", ""), one);
-        // Without a name it is known by all that it says.
+        // A record without a reference is identified by all of its text.
         let nameless = payload(&mapped(""), "{1}", "");
         assert_eq!(payload(&mapped(""), "{1}", "x"), nameless);
         assert_ne!(payload(&mapped(""), "{2}", ""), nameless);

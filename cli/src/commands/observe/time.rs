@@ -48,7 +48,7 @@ fn number(text: &str) -> Option<i128> {
     if whole.is_empty() || !is_number(whole) || !is_number(fraction) || whole.len() > 25 {
         return None;
     }
-    // As billionths of the unit.
+    // The value in billionths of the unit.
     let digits: String = fraction
         .chars()
         .chain(std::iter::repeat('0'))
@@ -65,7 +65,7 @@ fn number(text: &str) -> Option<i128> {
     let (_, per_second) = UNITS.iter().find(|(bound, _)| value / BILLION < *bound)?;
     let us = value / BILLION * 1_000_000 / per_second
         + value % BILLION * 1_000_000 / per_second / BILLION;
-    // Of nanoseconds and microseconds only what is whole counts; of the others the rest, too.
+    // A fraction of a nanosecond or microsecond is dropped; a fraction of a longer unit counts.
     let us = match per_second {
         1 | 1_000 => value.checked_mul(1_000_000)? / per_second / BILLION,
         _ => us,

@@ -18,17 +18,17 @@ use crate::render::{
 /// Longest chain of grants.
 const LINKS_MAX: usize = 8;
 
-/// The answers of the entries, in sentences. Words of others are in them as they are: to be made
-/// printable by whoever shows them.
+/// The answers that the entries give, in sentences. They quote others unchanged, so the caller must make
+/// them printable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Answers {
     /// The agent that acted.
     pub(super) agent: String,
-    /// Under what authority? The root of the chain first.
+    /// The authority: the chain of grants, its root first.
     pub(super) authority: Vec<String>,
-    /// On which resource?
+    /// The resource that the act is on.
     pub(super) resource: String,
-    /// With exactly what result?
+    /// The result, with its effects and who saw them.
     pub(super) result: Vec<String>,
 }
 
@@ -234,10 +234,15 @@ fn result(task: &ProvenTask, basis: Basis, act: &v1::ActInfo) -> Vec<String> {
             lines.push(format!("Its {what} is committed to as {digest}"));
         }
     }
-    lines.push(corroboration(act, basis).to_owned());
+    let seen = corroboration(act, basis);
+    if !outcome.effects.is_empty() || seen != UNSEEN {
+        lines.push(seen.to_owned());
+    }
     lines.extend(observed(task, basis, act));
     lines
 }
+
+const UNSEEN: &str = "Nobody else has seen its effects.";
 
 /// Combines the Outcome and the layer: the Outcome's state tells what was seen, and the
 /// layer alone what that proves.
@@ -267,9 +272,7 @@ fn corroboration(act: &v1::ActInfo, basis: Basis) -> &'static str {
         (OutcomeState::Unobserved | OutcomeState::Unspecified, LayerState::Claimed) => {
             "That anybody else saw its effects is no more than a claim."
         }
-        (OutcomeState::Unobserved | OutcomeState::Unspecified, _) => {
-            "Nobody else has seen its effects."
-        }
+        (OutcomeState::Unobserved | OutcomeState::Unspecified, _) => UNSEEN,
     }
 }
 
@@ -299,8 +302,9 @@ fn observed(task: &ProvenTask, basis: Basis, act: &v1::ActInfo) -> Vec<String> {
     seen.collect()
 }
 
-/// Returns true if the act's layers rest on what was seen at a leaf, by a key that nobody else may have had.
-/// All others only say so: unsigned statements, and systems that what was done does not belong to.
+/// Returns true if the act's layers rest on the observation at a leaf, by a key that nobody else may have
+/// had. Other observations are claims: unsigned ones, and those of systems that the resource does not
+/// belong to.
 fn counts(act: &v1::ActInfo, basis: Basis, leaf: u64) -> bool {
     let mut keys = act.keys.iter();
     basis == Basis::Checked

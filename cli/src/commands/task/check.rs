@@ -13,22 +13,22 @@ use crate::{
 /// Numbers of entries, by the signature that they bear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub(in crate::commands) struct Signatures {
-    /// Their own, verified under a key that was registered for their producer and in force.
+    /// Entries with a signature of their own, verified with a key of their producer that was in force.
     pub(super) verified: u64,
-    /// A batch manifest's, followed there and verified likewise.
+    /// Entries that a batch manifest's signature covers, verified in the same way.
     pub(super) batched: u64,
-    /// None: the producer is claimed.
+    /// Entries without a signature: their producer is claimed.
     pub(super) unsigned: u64,
     /// The ledger's own: what stands before them calls for them.
     pub(super) ledgers: u64,
-    /// Not checked, because the report does not hold.
+    /// Entries that were not checked, because the report does not verify.
     pub(super) unchecked: u64,
 }
 
 /// A task as it is shown, and the basis of that.
 #[derive(Debug)]
 pub(in crate::commands) struct Checked {
-    /// As its entries have it; as the server tells it, if they do not hold.
+    /// The task as computed from its entries, or the server's report if they do not verify.
     pub(in crate::commands) task: ProvenTask,
     pub(in crate::commands) basis: Basis,
     pub(super) signatures: Signatures,

@@ -32,9 +32,9 @@ pub(crate) enum Tasks {
 
 /// Open a task
 ///
-/// An authority opens it, or a platform with --key. Grants, Intents and all evidence name the task by its
-/// id, which is printed. Its tier decides which evidence its acts need. The id follows from the opener
-/// and a random nonce, so nobody else can open it.
+/// An authority opens it, or a platform with --key. Prints the task's id, which grants, Intents and
+/// evidence name. The tier decides which evidence the acts need. The id is derived from the opener and a
+/// random nonce, so nobody else can open the task.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -46,10 +46,10 @@ pub(crate) struct Open {
     /// Objective; no personal data [default: none]
     #[arg(long, value_name = "TEXT")]
     objective: Option<String>,
-    /// On whose behalf: a URI or an opaque id
+    /// Requester: a URI or an opaque id
     #[arg(long, value_name = "URI")]
     requested_by: String,
-    /// Risk: the harm that it may do
+    /// Risk tier: the harm that the task may do
     #[arg(long, value_enum)]
     tier: Tier,
     /// Deadline: a time, or a duration from now [default: none]
@@ -61,7 +61,7 @@ pub(crate) struct Open {
     authority: AuthorityArgs,
 }
 
-/// Close a task, and with it everything that was granted for it
+/// Close a task; its grants end with it
 ///
 /// The ledger then writes a receipt for the task.
 #[derive(Args)]
@@ -72,7 +72,7 @@ pub(crate) struct Close {
     /// The task: 32 hex digits
     #[arg(value_name = "TASK", value_parser = hex_bytes::<16>)]
     task: [u8; 16],
-    /// The end that it came to
+    /// Result of the task
     #[arg(long, value_enum)]
     end: End,
     /// Reason, for readers of the log
@@ -86,13 +86,13 @@ pub(crate) struct Close {
 
 /// Let the ledger write a receipt of a task as it is now
 ///
-/// A receipt states the number of the task's entries and the digest over them: that the ledger holds
-/// these entries, and no others. The task is judged here from its entries, as `deed task show` does; a
-/// receipt that does not follow from them is an alarm. For callers that may not read, the receipt is the
-/// server's word, and marked as such (`basis` in --json: `checked` or `servers_word`).
+/// A receipt states the number of the task's entries and a digest over them, so that none can be left out
+/// later. The task is judged here from its entries, as by `deed task show`; a receipt that does not follow
+/// from them is an alarm. Without the role read the receipt is the server's word (`basis` in --json:
+/// `checked` or `servers_word`).
 #[derive(Args)]
 #[command(after_help = "\
-Exit codes: 1 if the receipt, or the server's report, is not what the entries say.
+Exit codes: 1 if the receipt or the server's answer contradicts the entries.
 
 Examples:
   deed task receipt 000102030405060708090a0b0c0d0e0f --json")]
@@ -105,12 +105,12 @@ pub(crate) struct Receipt {
 /// Show a task: its acts, who acted under which authority, and the findings
 ///
 /// Every entry is proven to be in the log, and the task is judged here from its entries and the ledger's
-/// trust chain: signatures and their keys, clearances, receipts, states, layers and findings. A server
-/// that says otherwise is an alarm. Everything that the task's entries cannot show is listed as the
-/// server's word, above all that no entry was left out where no receipt covers them.
+/// trust chain: signatures and their keys, clearances, receipts, states, layers and findings. A
+/// contradiction to the server's answer is an alarm. What the task's entries cannot prove is listed as the
+/// server's word, above all that no entry is missing where no receipt covers it.
 #[derive(Args)]
 #[command(after_help = "\
-Exit codes: 1 if the server's report is not what the entries say.
+Exit codes: 1 if the server's answer contradicts the entries.
 
 Examples:
   deed task show 000102030405060708090a0b0c0d0e0f
@@ -127,9 +127,9 @@ enum Tier {
     Low,
     /// Moves money
     Payment,
-    /// Speaks to a customer in the owner's name
+    /// Sends messages to customers in the owner's name
     CustomerCommunication,
-    /// Changes what runs in production
+    /// Changes a system in production
     Deployment,
     /// Destroys records
     Deletion,
@@ -151,7 +151,7 @@ impl From<Tier> for RiskTier {
 enum End {
     /// Its objective was reached
     Completed,
-    /// It was not, and will not be
+    /// Its objective was not reached, and will not be
     Failed,
     /// Stopped by a person or a rule
     Cancelled,
@@ -242,9 +242,7 @@ impl Close {
         let receipt = author
             .record_in_task(Some(TaskId::new(self.task)), body)
             .await?;
-        global
-            .output()
-            .print(&receipt.json(), StatementReceiptJson::text)
+        receipt.print(global)
     }
 }
 
@@ -255,7 +253,7 @@ impl Receipt {
         let found = ledger.request_task_receipt(task).await?;
         let checked = match ledger.judged_task(task).await {
             Ok(judged) => Some(Checked::of(judged).receipt(&found)),
-            // Who may not read takes the server's word.
+            // A caller without the role read gets the server's word.
             Err(Error::NotAllowed { .. }) => None,
             Err(error) => return Err(error.into()),
         };

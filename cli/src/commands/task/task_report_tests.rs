@@ -156,7 +156,7 @@ fn approval(intent: Option<v1::LeafRef>) -> Body {
     })
 }
 
-/// What was said, and by whom.
+/// The statements of a task with their authors.
 fn statements() -> Vec<ProvenStatement> {
     let mut told = TaskFixture {
         entries: Vec::new(),

@@ -79,7 +79,8 @@ pub(super) fn of_author(
             }
         }
         (Some(signed), None, Some((trust, author))) => {
-            // With a key that the trust file has, whatever else is wrong with its author.
+            // The signature is verified with the key from the trust file even if the author is wrong in
+            // another way.
             let (id, payload_type) = (signed.key(), PayloadType::Statement);
             let verified = trust
                 .history
@@ -125,9 +126,9 @@ pub(super) fn standing_unknown(key: KeyId) -> String {
     format!("whether key {key} spoke for the producer at that leaf takes --trust")
 }
 
-/// The standing of an author in the tree of `head`. A trust file under another head does not show that
-/// the key stood: it may be another fork's, or leave out what came later. What speaks against the key
-/// there is told all the same.
+/// Checks the standing of an author in the tree of `head`. A trust file under another head cannot prove
+/// that the key was in force: it may be of another fork, or lack later statements. Statements against the
+/// key in it are reported anyway.
 pub(super) fn of_standing(
     trust: &Trust,
     head: &TreeHead,

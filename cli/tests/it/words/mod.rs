@@ -196,7 +196,7 @@ async fn what_waits_is_not_cleared_by_the_servers_word() {
 
 #[tokio::test]
 async fn a_clearance_must_follow_from_its_evidence() {
-    // Its evidence does not suffice.
+    // The evidence that the clearance names does not suffice.
     let mut story = Story::waiting();
     let second = Body::Intent(intent("orders/8", 5, None));
     let second = story.ledger.say(AGENT, Some(1), second);
@@ -205,11 +205,11 @@ async fn a_clearance_must_follow_from_its_evidence() {
     let forged = story.clearance(&story.intent, &[&decided]);
     let uncalled = "nothing before it calls for a clearance here";
     refuses(&story, vec![forged.clone()], behind, uncalled).await;
-    // Nobody wrote it: only the ledger clears.
+    // A clearance as an unsigned statement: only the ledger may clear.
     let payload = Entry::parse(&forged).unwrap().payload.to_vec();
     let unsigned = Entry::unsigned(&payload, story.ledger.now()).encode();
     refuses(&story, vec![unsigned], behind, "leaf").await;
-    // Another Intent's.
+    // A clearance of another Intent.
     let other = story.clearance(&second, &[&decided]);
     refuses(&story, vec![other], behind, "should clear the Intent").await;
     // The agent's own controller approves.
@@ -236,7 +236,7 @@ async fn a_key_that_was_revoked_clears_nothing() {
     let forged = story.clearance(&story.intent, &[&decided, &place]);
     let forged = vec![approved, forged];
     refuses(&story, forged.clone(), Some(leaf + 1), "was revoked").await;
-    // By itself, too, such a signature is none.
+    // The signature of such an entry alone proves nothing either.
     let scene = Scene::telling(&story.ledger).await;
     for entry in forged {
         scene.fake.take(entry);
@@ -321,7 +321,7 @@ async fn a_refusal_that_is_left_out_is_not_called_nothing() {
     let output = scene.run(&["task", "show", &TASK]).await;
     assert_eq!(code(&output), 1, "{output:?}");
     assert!(stderr(&output).contains("does not tell it"), "{output:?}");
-    // Nothing in the log says that this is all, and so nobody else does.
+    // Without a receipt the log does not show that an entry is missing, so the command cannot either.
     let opened = task_opened(RiskTier::Low, 0);
     story.ledger.say(PLATFORM, Some(4), opened);
     let scene = Scene::telling(&story.ledger).await;
@@ -340,7 +340,7 @@ async fn a_refusal_that_is_left_out_is_not_called_nothing() {
         stderr(&found).contains("no receipt in the log"),
         "{found:?}"
     );
-    // With a receipt it shows.
+    // With a receipt the omission shows.
     story.ledger.request_receipt(1).unwrap();
     let scene = Scene::telling(&story.ledger).await;
     let whole = scene.run(&["task", "show", &TASK]).await;
@@ -446,7 +446,7 @@ async fn findings_that_are_left_out_are_an_alarm() {
     }
     let (_, end) = findings(&scene, &of_task).await;
     assert_eq!(end["alarms"].as_array().unwrap().len(), 1, "{end}");
-    // Of a whole ledger they are the server's word, and called that.
+    // The findings of a whole ledger are the server's word, and the output says so.
     let output = scene.run(&["findings"]).await;
     assert_eq!(stdout(&output), "the server names no findings\n");
     assert!(

@@ -135,7 +135,7 @@ async fn what_waits_while_batches_are_under_way_becomes_one() {
     let mut recorded = scene.memory.recorded.subscribe();
     let mut payloads = scene.statements(24).into_iter();
     let mut pending = Vec::new();
-    // Nothing waits as long as little is under way.
+    // Statements do not wait as long as few requests are under way.
     for batch in 1..=4 {
         let next = payloads.by_ref().take(1);
         pending.push(appender.send(next).await.unwrap());
@@ -228,7 +228,7 @@ async fn what_another_batch_recorded_is_found_and_the_rest_is_sent() {
     let first: Vec<Statement> = payloads[..4].iter().cloned().map(Into::into).collect();
     let recorded = scene.ledger.append_signed(&first, &scene.signing);
     let recorded = recorded.await.unwrap();
-    // As after a crash: the same statements, cut elsewhere.
+    // After a crash the same statements may be sent in other requests.
     let appender = scene.ledger.appender(scene.options());
     let answer = appender.send(payloads).await.unwrap().await.unwrap();
     appender.finish().await.unwrap();

@@ -82,7 +82,7 @@ fn a_run_is_granted_what_it_did_by_an_authority() {
     assert_eq!(unsigned.grant_sessions("run-1"), [claimed, session]);
 }
 
-/// Whoever has the same transcript, and no secret, cannot tell where it would be.
+/// The ids of an import cannot be derived from the transcript without the secret.
 #[test]
 fn ids_of_an_import_follow_from_its_secret() {
     let (import, mut other) = (import(), import());
@@ -180,14 +180,14 @@ fn a_yes_to_nothing_or_before_what_only_looks_is_none() {
             {"role": "user", "content": "Yes."},
             {"role": "assistant", "tool_calls": [call("1", "get_reservation_details", "{}")]},
         ]),
-        // Not the last word.
+        // The yes is not the customer's last message.
         json!([
             {"role": "assistant", "content": "Shall I?"},
             {"role": "user", "content": "Yes."},
             {"role": "user", "content": "No, wait."},
             {"role": "assistant", "tool_calls": [call("1", "cancel_reservation", "{}")]},
         ]),
-        // What was said besides a call is not known to have been shown.
+        // The message right before the yes has no text, so it is unknown what the customer was shown.
         json!([
             {"role": "assistant", "content": "Shall I?"},
             {"role": "assistant", "content": null},
@@ -246,7 +246,7 @@ fn effects_and_amounts_come_from_the_calls() {
         amount: usd,
         ..v1::Effect::default()
     };
-    // To look changes nothing, and what failed has changed nothing.
+    // A call that only reads, and a call that failed, have no effects.
     assert_eq!(effects, [&[][..], &[cancelled], &[sent], &[]]);
 }
 

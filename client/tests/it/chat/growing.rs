@@ -28,8 +28,8 @@ fn lines_that_are_no_transcripts() {
     assert!(error.field.starts_with("grant.actions"), "{error}");
 }
 
-/// What a beginning of a run comes to is a beginning of what all of it comes to, at every cut, with
-/// the statements of the one sent before those of the other were made.
+/// The statements of a part of a run are the first statements of the whole run, at every cut, even if the
+/// first ones were sent before the others were made.
 #[test]
 fn a_run_that_has_grown_goes_on_where_it_was() {
     let open = Import {
@@ -50,7 +50,7 @@ fn a_run_that_has_grown_goes_on_where_it_was() {
             let [before, after] = [before, after]
                 .map(|made| statement::decode(&made.payload).unwrap())
                 .map(|mut message| {
-                    // Which grant there was is the ledger's to say.
+                    // The leaf hash of the grant depends on the ledger.
                     if let Some(Body::Intent(intent)) = &mut message.body {
                         intent.grant = Bytes::new();
                     }
@@ -59,7 +59,7 @@ fn a_run_that_has_grown_goes_on_where_it_was() {
                 });
             assert_eq!(before.sequence, after.sequence, "cut at {cut}");
             let is_same = match (&before.body, &after.body) {
-                // They name the places of statements that name the grant.
+                // These name the places of statements that name the grant.
                 (Some(Body::Approval(_)), Some(Body::Approval(_))) => true,
                 (Some(Body::Outcome(a)), Some(Body::Outcome(b))) => a.result == b.result,
                 (a, b) => a == b,
@@ -69,7 +69,7 @@ fn a_run_that_has_grown_goes_on_where_it_was() {
     }
 }
 
-/// What is recorded keeps the grant that it named; what is new gets one if none covers it, or none
+/// Recorded statements keep their grant. New statements get another grant if none covers them, or none
 /// does any more.
 #[test]
 fn a_run_that_has_grown_gets_the_grants_that_it_lacks() {
@@ -110,7 +110,7 @@ fn a_run_that_has_grown_gets_the_grants_that_it_lacks() {
         // Another call of the same tool, soon and long after.
         (2, opened.get() + hour, &[]),
         (2, opened.get() + 100 * hour, &["one"]),
-        // One of another tool.
+        // A call of another tool.
         (3, opened.get() + hour, &["two"]),
         (3, opened.get() + 100 * hour, &["one", "two"]),
     ] {
@@ -205,10 +205,10 @@ fn the_airline_runs_are_complete() {
     assert_eq!(
         counts,
         Counts {
-            // In 14 runs the agent did nothing but talk.
+            // In 14 runs the agent called no tool.
             grants: 136,
             intents: 898,
-            // Of 193 calls that change something, those right after a clear yes.
+            // Calls right after a clear yes, out of 193 calls that change something.
             approvals: 115,
             outcomes: 898,
             failures: 54,

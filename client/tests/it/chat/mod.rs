@@ -102,7 +102,7 @@ fn parse(messages: serde_json::Value) -> Transcript {
     Transcript::parse(&json!({"run_id": "run-1", "messages": messages}).to_string()).unwrap()
 }
 
-/// One call that succeeds and one that fails; their ids are the same.
+/// A run with a call that succeeds and a call that fails; their ids are the same.
 fn small() -> Transcript {
     parse(json!([
         {"role": "system", "content": "Be careful."},
@@ -234,7 +234,7 @@ fn the_same_again_gives_the_same_bytes_and_other_secrets_do_not() {
         ..import()
     };
     assert_ne!(record(&other, &small()).unwrap(), run);
-    // Nobody without the secret knows where an import speaks.
+    // Session and task of an import cannot be known without the secret.
     assert_ne!(other.session("run-1"), import().session("run-1"));
     assert_ne!(other.task("run-1"), import().task("run-1"));
     let elsewhere = Import {

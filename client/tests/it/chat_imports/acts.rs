@@ -194,7 +194,7 @@ fn other_platforms_acts_are_read() {
     }
 }
 
-/// What may be an act, and is not read, is refused by name wherever it stands.
+/// A field that may hold an act and is not read makes the run refused, wherever the field stands.
 #[test]
 fn what_may_be_an_act_is_never_passed_over() {
     let pay = || call("a", "pay");
@@ -299,7 +299,7 @@ fn what_may_be_an_act_is_never_passed_over() {
             acts => panic!("{name}: {acts:?}"),
         }
     }
-    // What says no act, or what may be done, goes along.
+    // Fields that hold no act, or only list possible acts, are accepted.
     let run = json!({
         "run_id": "a", "reward": 1.0, "metadata": {"user": "x"}, "tool_choice": "auto",
         "tools": [{"type": "function", "function": {"name": "pay", "parameters": {}}}],

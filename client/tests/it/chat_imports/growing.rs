@@ -2,7 +2,7 @@
 
 use super::{acts::call, *};
 
-/// What a ledger has of a run.
+/// The recorded part of a run.
 #[derive(Default)]
 struct Held {
     statements: Vec<(Made, Recorded)>,
@@ -76,7 +76,7 @@ impl Taking {
         }
     }
 
-    /// What is said of each run, but for the grants and what names them, and when.
+    /// Returns the statements of each run without grants, the fields that name them, and times.
     fn said(&self) -> Vec<(&String, Vec<v1::Statement>)> {
         let plain = |(made, _): &(Made, Recorded)| {
             let mut message = statement::decode(&made.payload).unwrap();
@@ -127,8 +127,8 @@ fn growing(id: usize, count: usize) -> Value {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever of the files was there when, in whatever order, however often, and wherever their
-    /// bytes were cut: it comes to what one import of all of it comes to.
+    /// Imports of parts of the files, in any order, repeated, and cut at any byte, record the same as one
+    /// import of all files.
     #[test]
     fn any_cut_any_order_any_repetition_says_the_same(
         lengths in proptest::collection::vec(1_usize..20, 1..4),

@@ -1,4 +1,4 @@
-//! What each awkward chat comes to: imported, or refused by name with its place.
+//! Awkward chats: each is imported as expected, or refused with its run and place.
 
 mod acts;
 mod growing;
@@ -31,7 +31,7 @@ fn import() -> Import {
     }
 }
 
-/// What a run comes to.
+/// The result of importing a run.
 #[derive(Debug, PartialEq)]
 enum Came {
     /// Action of each Intent, and of each Outcome the Intent's number and whether it failed.
@@ -336,7 +336,7 @@ fn each_kind_is_imported_or_refused_by_name() {
     }
 }
 
-/// What it comes to does not depend on who counts.
+/// `Import::check` counts the same statements as the import makes.
 #[test]
 fn a_check_counts_what_is_made() {
     let run = json!({"run_id": "a", "messages": [
