@@ -157,7 +157,7 @@ impl Check {
                     let valid = false;
                     output.print(&InvalidJson { valid, diagnostics }, |_| String::new())?;
                 } else {
-                    tell_all(&diagnostics);
+                    print_all(&diagnostics);
                 }
                 let what = format!("the policies: {count} problem(s)");
                 return Err(Failure::does_not_verify(what));
@@ -177,7 +177,7 @@ impl Check {
             warnings: sources.placed(policy.warnings()),
         };
         if !global.json {
-            tell_all(&json.warnings);
+            print_all(&json.warnings);
         }
         output.print(&json, |json| {
             let policies = json.policies.iter().map(PolicyJson::text);
@@ -202,10 +202,10 @@ impl Set {
             Sources::read(&self.files, self.schema.as_ref())?
         };
         let policy = sources.compile().map_err(|diagnostics| {
-            tell_all(&diagnostics);
+            print_all(&diagnostics);
             Failure::usage("the policies are not valid; nothing was recorded")
         })?;
-        tell_all(&sources.placed(policy.warnings()));
+        print_all(&sources.placed(policy.warnings()));
         let body = Body::PolicySet(v1::PolicySet {
             policies: policy.policies().to_owned(),
             schema: policy.schema().to_owned(),
@@ -367,7 +367,7 @@ fn read(path: &PathBuf) -> CommandResult<String> {
     })
 }
 
-fn tell_all(diagnostics: &[String]) {
+fn print_all(diagnostics: &[String]) {
     for diagnostic in diagnostics {
         report(&indented(&printable(diagnostic)));
     }

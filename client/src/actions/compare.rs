@@ -479,7 +479,7 @@ fn is_of_shared_lists(one: &v1::Finding) -> bool {
     one.kind() == FindingKind::NotCompared && one.contradicts_leaf.is_none()
 }
 
-/// Returns true if an Intent may have come from state `own` to state `told` because time has passed.
+/// Returns true if an Intent may have come from state `own` to state `reported` because time has passed.
 /// `unseen`: the leaves that show it were not fetched.
 const fn passed(own: IntentState, reported: IntentState, unseen: bool) -> bool {
     use IntentState as S;

@@ -196,7 +196,7 @@ pub enum TrustError {
     /// An entry that is not what was searched for.
     #[error("the server answers leaf {index} to the search, but {reason}")]
     Found {
-        /// The leaf, or the part.
+        /// The leaf.
         index: u64,
         /// The reason.
         reason: String,
@@ -204,7 +204,7 @@ pub enum TrustError {
     /// An entry that nobody could have recorded.
     #[error("the entry at leaf {index} does not make sense: {reason}")]
     Entry {
-        /// The leaf, or the part.
+        /// The leaf.
         index: u64,
         /// The reason.
         reason: String,
@@ -212,7 +212,7 @@ pub enum TrustError {
     /// A proof that is malformed.
     #[error("{what} is malformed")]
     MalformedProof {
-        /// The leaf, or the part.
+        /// The kind of proof.
         what: &'static str,
     },
     /// A head of another size than asked for.

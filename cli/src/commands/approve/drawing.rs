@@ -444,7 +444,7 @@ fn draw_grant(lines: &mut Lines, asked: &Asked) {
     }
 }
 
-/// Returns the source of a statement that the Intent rests on.
+/// Draws whose word a statement is that the Intent rests on.
 fn by_whom(lines: &mut Lines, found: &ProvenStatement, author: &Result<KnownAuthor, String>) {
     lines.value("  said by", &found.statement.producer);
     match author {

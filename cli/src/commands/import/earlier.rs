@@ -230,7 +230,7 @@ async fn unread(
 
 /// A sequence that no run gets to.
 const FAR_AHEAD: u64 = 1 << 60;
-/// Returns the advice for a run that cannot be compared.
+/// The advice for a run that cannot be compared.
 pub(super) const NEEDS_READ: &str = "comparing what it is now with what it was then, and going on \
      from there, needs the role read besides append. Nothing more of it was sent";
 

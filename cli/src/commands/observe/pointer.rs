@@ -249,7 +249,7 @@ from_string!(Pointer, Template);
 #[derive(Debug, Clone)]
 pub(super) struct FirstOf<T = Template>(pub(super) Vec<T>);
 
-/// Returns the text of the first template that applies.
+/// The text of the first template that applies.
 pub(super) struct Filled {
     pub(super) text: String,
     /// The template says the same of every record.
