@@ -8,6 +8,8 @@
 //! canonical; and the group equation is the one without the cofactor, which cannot tell single from
 //! batch verification. There is no batch verification.
 
+use std::{hint::black_box, mem::MaybeUninit};
+
 use ed25519_dalek::{Signature, Signer as _, Verifier as _, VerifyingKey};
 use thiserror::Error;
 
@@ -80,10 +82,27 @@ impl PublicKey {
         if is_small_order(signature) {
             return Err(SignatureError::Mismatch);
         }
-        self.0
-            .verify(message, &Signature::from_bytes(signature))
+        on_new_page(|| self.0.verify(message, &Signature::from_bytes(signature)))
             .map_err(|_| SignatureError::Mismatch)
     }
+}
+
+/// A value that marks the start of a page of the stack.
+#[repr(align(4096))]
+struct Page(#[expect(dead_code, reason = "only its place counts")] MaybeUninit<[u8; 64]>);
+
+/// Calls `verify` from the start of a page of the stack.
+///
+/// The field arithmetic of a verification keeps vectors of 32 bytes on the stack. Where one of them
+/// lies across two pages a verification takes up to a sixth longer, so its speed would depend on the
+/// frames of its callers.
+#[inline(never)]
+fn on_new_page<T>(verify: impl FnOnce() -> T) -> T {
+    let page = Page(MaybeUninit::uninit());
+    black_box(&page);
+    let verified = verify();
+    black_box(&page);
+    verified
 }
 
 /// The canonical encodings of all points of order 1, 2, 4 and 8 with an even x; those with an odd x

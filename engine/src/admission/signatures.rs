@@ -1,7 +1,7 @@
 //! Verification of a request's signatures: strict, one at a time, on as many threads as there are
 //! processors; requests take turns by caller.
 
-use std::{hint::black_box, mem::MaybeUninit, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use deed_evidence::signature;
@@ -146,22 +146,9 @@ async fn verify_in_turns(
     }
 }
 
-/// A value that marks the start of a page of the stack.
-#[repr(align(4096))]
-struct Page(#[expect(dead_code, reason = "only its place counts")] MaybeUninit<[u8; 64]>);
-
 /// Returns the rejections of the signatures that do not verify.
-///
-/// The field arithmetic of a verification keeps vectors of 32 bytes on the stack. Where one of them
-/// lies across two pages a verification takes up to a sixth longer, so its speed would depend on
-/// the frames of its callers. This function is called from the start of a page instead.
-#[inline(never)]
 fn verify_all(unverified: &[Unverified]) -> Vec<Rejected> {
-    let page = Page(MaybeUninit::uninit());
-    black_box(&page);
     let mut buffer = Vec::new();
     let verify = |one: &Unverified| one.verify(&mut buffer);
-    let rejected = unverified.iter().filter_map(verify).collect();
-    black_box(&page);
-    rejected
+    unverified.iter().filter_map(verify).collect()
 }

@@ -216,19 +216,20 @@ fn task_receipt() -> impl Strategy<Value = Body> {
     )
 }
 fn trust_body() -> impl Strategy<Value = Body> {
+    // Boxed: all of them on the stack are more than a thread of a debug build has.
     prop_oneof![
-        authorities_changed(),
-        key_registered(),
-        key_revoked(),
-        principal_bound(),
-        retention_and_holds(),
-        log_key_rotated(),
-        erasure(),
+        authorities_changed().boxed(),
+        key_registered().boxed(),
+        key_revoked().boxed(),
+        principal_bound().boxed(),
+        retention_and_holds().boxed(),
+        log_key_rotated().boxed(),
+        erasure().boxed(),
     ]
 }
 /// A trust statement that keeps every rule of its form.
 pub(crate) fn any_trust_statement() -> impl Strategy<Value = v1::Statement> {
-    (addressed(), trust_body()).prop_map(|(statement, body)| {
+    (addressed().boxed(), trust_body()).prop_map(|(statement, body)| {
         let certified = !statement.nonce.is_empty();
         let mut made = v1::Statement {
             producer: "deed:authority".into(),

@@ -567,7 +567,7 @@ proptest! {
 }
 #[test]
 fn a_hash_is_not_taken_for_another() {
-    // Two registries that differ in one leaf's hash are not equal: the next link would differ.
+    // Two trust states that differ in one leaf's hash are not equal: the next link would differ.
     let mut one = Ledger::new().trust;
     let mut two = one.clone();
     let statement = register(5, AGENT);
