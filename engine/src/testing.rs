@@ -27,7 +27,10 @@ use crate::{
     metrics::Metrics,
     options::{ClockOptions, ContentOptions, LimitOptions},
     pressure::{Pressure, QUEUE_WAIT, Source, SourceKey, quota::MachineTicks},
-    shard::{Disk, NoAnswer, ShardThreads, Shards},
+    shard::{
+        Disk, NoAnswer, ShardThreads, Shards,
+        journal::{Journal, LocalJournal},
+    },
     store::{Batch, DirectoryLock, Family, Store, StoreOptions, keys},
 };
 
@@ -156,8 +159,10 @@ impl Engine {
         store.lay_out(1).unwrap();
         let slot = GuardSlot::open(data_dir, 0).unwrap();
         let disk = wrap(Disk::new(Arc::clone(&store), slot));
+        let journal: Box<dyn Journal> = Box::new(LocalJournal::new(Arc::clone(&store), 0, disk));
         let metrics = Arc::new(Metrics::default());
-        let (shards, threads) = Shards::start_on(vec![disk], &store, 1 << 20, turn_time, &metrics);
+        let (shards, threads) =
+            Shards::start_on(vec![journal], &store, 1 << 20, turn_time, &metrics);
         // If the clock has no boot time, it is believed, also after a restart.
         let recorded = match clock.since_boot() {
             Some(_) => store.newest_times().unwrap(),

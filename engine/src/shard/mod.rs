@@ -1,9 +1,8 @@
 //! Shards: each a few OS threads for a fixed share of the ledgers, and a pipeline to the disk.
 //!
 //! ```text
-//! queue -> turn threads: step, sign, batch -> commit thread: synced write -> guard thread:
-//! (bounded in bytes)                          (one synced batch a turn)     head guard, publish,
-//!                                                                           answer
+//! queue -> turn threads: step, sign, batch -> commit thread: append -> guard thread: confirm,
+//! (bounded in bytes)                          (one synced batch a turn) publish, answer
 //! ```
 //!
 //! While one turn is being synced the next one is being hashed, and what arrives meanwhile waits
@@ -26,6 +25,9 @@ mod fault_tests;
 mod held;
 #[cfg(test)]
 mod isolation_tests;
+pub(crate) mod journal;
+#[cfg(test)]
+mod journal_tests;
 mod past;
 mod pieces;
 mod pipeline;
@@ -65,6 +67,7 @@ use crate::{
 
 use chain::Chain;
 use held::AllHeld;
+use journal::{Journal, LocalJournal};
 use parking_lot::Mutex;
 use pipeline::{CommitPipeline, Progress};
 use queue::{OVERDUE, Queue, TURN_THREADS};
@@ -160,7 +163,7 @@ pub enum NoAnswer {
     Stopped,
 }
 
-/// How shards write. Tests put faults here.
+/// The writes of a server's own journal. Tests put faults here.
 pub struct Disk {
     pub commit: CommitFn,
     pub guard: GuardFn,
@@ -224,16 +227,17 @@ impl Shards {
         queue_bytes: usize,
         metrics: &Arc<Metrics>,
     ) -> Result<(Self, ShardThreads), GuardError> {
-        let disks = (0..count.clamp(1, SLOTS))
-            .map(|slot| {
-                Ok(Disk::new(
-                    Arc::clone(store),
-                    GuardSlot::open(data_dir, slot)?,
-                ))
+        let journals = (0..=u8::MAX)
+            .take(count.clamp(1, SLOTS))
+            .map(|partition| {
+                let slot = GuardSlot::open(data_dir, usize::from(partition))?;
+                let disk = Disk::new(Arc::clone(store), slot);
+                let journal = LocalJournal::new(Arc::clone(store), partition, disk);
+                Ok(Box::new(journal) as Box<dyn Journal>)
             })
             .collect::<Result<Vec<_>, GuardError>>()?;
         Ok(Self::start_on(
-            disks,
+            journals,
             store,
             queue_bytes,
             TURN_TIME,
@@ -241,9 +245,10 @@ impl Shards {
         ))
     }
 
-    /// As [`Shards::start`], one shard for each disk, with turns of `turn_time`.
-    pub fn start_on(
-        disks: Vec<Disk>,
+    /// As [`Shards::start`], one shard for each journal, in the order of their partitions, with turns of
+    /// `turn_time`.
+    pub(crate) fn start_on(
+        journals: Vec<Box<dyn Journal>>,
         store: &Arc<Store>,
         queue_bytes: usize,
         turn_time: Duration,
@@ -254,7 +259,7 @@ impl Shards {
         let interrupted = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         let mut shards = Vec::new();
-        for (number, disk) in disks.into_iter().enumerate() {
+        for (number, journal) in journals.into_iter().enumerate() {
             let queue = Arc::new(Queue::new());
             let progress = Progress::new(Arc::clone(&failing));
             // One turn is on its way to the disk, one waits for it, one is being made.
@@ -276,7 +281,7 @@ impl Shards {
             };
             let slot = u8::try_from(number).expect("there are at most 64 slots");
             let chain = Chain::new(Arc::clone(store), slot);
-            let line = CommitPipeline::new(disk, chain, progress.clone(), Arc::clone(metrics));
+            let line = CommitPipeline::new(journal, chain, progress.clone(), Arc::clone(metrics));
             let line = Arc::new(line);
             let turns = Arc::new(Turns {
                 store: Arc::clone(store),

@@ -11,7 +11,11 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{oneshot, watch};
 
-use super::{Answer, CommitFn, Disk, GuardFn, chain::Chain};
+use super::{
+    Answer,
+    chain::Chain,
+    journal::{Appended, Journal},
+};
 use crate::{
     guard::GuardedHead,
     ledger::{Ledger, PublishedTree},
@@ -177,20 +181,23 @@ impl Progress {
     }
 }
 
-/// A shard's way to the disk.
+/// A shard's way to its journal, and from there to those who wait.
 pub(super) struct CommitPipeline {
-    commit: Mutex<CommitFn>,
-    guard: Mutex<GuardFn>,
+    journal: Box<dyn Journal>,
     chain: Mutex<Chain>,
     progress: Progress,
     metrics: Arc<Metrics>,
 }
 
 impl CommitPipeline {
-    pub(super) fn new(disk: Disk, chain: Chain, progress: Progress, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        journal: Box<dyn Journal>,
+        chain: Chain,
+        progress: Progress,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
-            commit: Mutex::new(disk.commit),
-            guard: Mutex::new(disk.guard),
+            journal,
             chain: Mutex::new(chain),
             progress,
             metrics,
@@ -236,30 +243,38 @@ impl CommitPipeline {
         if self.progress.has_failed() {
             return None;
         }
-        let mut batch = std::mem::take(&mut turn.batch);
-        let writes = !batch.is_empty();
+        let records = std::mem::take(&mut turn.batch);
+        let writes = !records.is_empty();
+        let began = Instant::now();
         if writes {
             // One turn at a time is here, so this is the order in which they are written.
-            match self.chain.lock().append(&mut batch, &turn.changed) {
-                Ok(numbered) => {
-                    if let Some(guarded) = &mut turn.guarded {
-                        guarded.turn = numbered.number;
-                        guarded.digest = numbered.digest;
-                    }
-                }
+            let mut chain = self.chain.lock();
+            let proposed = match chain.propose(&*self.journal, records, &turn.changed) {
+                Ok(proposed) => proposed,
                 Err(error) => {
                     self.progress
                         .fail(&format!("the newest turn cannot be read: {error}"));
                     return None;
                 }
+            };
+            if let Some(guarded) = &mut turn.guarded {
+                guarded.turn = proposed.turn.number;
+                guarded.digest = proposed.turn.digest.clone();
             }
-        }
-        let began = Instant::now();
-        if writes && let Err(error) = (self.commit.lock())(batch) {
-            // On disk or not: nobody knows. The answers are dropped with the turn.
-            self.progress
-                .fail(&format!("a turn could not be committed: {error}"));
-            return None;
+            match self.journal.append(proposed) {
+                Appended::Next => {}
+                Appended::Superseded => {
+                    self.progress
+                        .fail("another writer's turn came first, and nothing here follows it");
+                    return None;
+                }
+                Appended::Unknown(error) => {
+                    // On disk or not: nobody knows. The answers are dropped with the turn.
+                    self.progress
+                        .fail(&format!("a turn could not be committed: {error}"));
+                    return None;
+                }
+            }
         }
         // Commit point: from here on the turn survives a crash, and none of it has been told.
         self.progress.committed();
@@ -284,7 +299,7 @@ impl CommitPipeline {
         let newest = turns.iter().rev().find_map(|turn| turn.guarded.as_ref());
         let began = Instant::now();
         if let Some(newest) = newest {
-            if let Err(error) = (self.guard.lock())(newest) {
+            if let Err(error) = self.journal.confirm(newest) {
                 self.progress
                     .fail(&format!("the head guard could not be written: {error}"));
                 return;
