@@ -33,7 +33,7 @@ impl Chain {
 
     /// Numbers the turn that writes `records` and that led to `changed`, and adds its record to them.
     /// Must be called in the order in which turns are written. If one is not written, nothing behind it
-    /// may be.
+    /// may be before [`Chain::forget`].
     pub(super) fn propose(
         &mut self,
         journal: &dyn Journal,
@@ -59,5 +59,10 @@ impl Chain {
             turn,
             records,
         })
+    }
+
+    /// Forgets the newest turn, which is void: the next one continues what the journal has instead.
+    pub(super) fn forget(&mut self) {
+        self.newest = None;
     }
 }

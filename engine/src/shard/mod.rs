@@ -14,6 +14,10 @@
 //! is held up, for long batches, and for ledgers that were seen to be slow (`queue`, `schedule`,
 //! `pieces`): so what one ledger is sent, another does not wait for.
 //!
+//! Another writer's turn may come first, where the journal is not this server's alone. Then everything that
+//! was stepped and not committed is void: it is dropped, whoever waits for it is told to try again, and the
+//! ledgers are read again from the store before anything is stepped on them (`Progress::epoch`).
+//!
 //! After a write whose outcome is not known, the shard stops for good: it answers nobody, writes
 //! nothing more, and tells the server, which ends. The next start reads from disk what happened.
 
@@ -28,12 +32,16 @@ mod isolation_tests;
 pub(crate) mod journal;
 #[cfg(test)]
 mod journal_tests;
+mod making;
 mod past;
 mod pieces;
 mod pipeline;
 mod queue;
 mod schedule;
+#[cfg(test)]
+mod superseded_tests;
 mod turn;
+mod void;
 
 use std::{
     io,
@@ -41,7 +49,10 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
         mpsc,
     },
     thread,
@@ -57,7 +68,7 @@ use crate::{
     guard::{GuardError, GuardSlot, GuardedHead, SLOTS},
     ledger::{
         Ledger, PublishedTree,
-        registry::NewLedger,
+        registry::{LedgerRegistryError, NewLedger},
         step::{Confirmed, Placement},
     },
     metrics::Metrics,
@@ -92,13 +103,22 @@ enum Work {
     Receipt(Arc<Ledger>, TaskId, Micros),
     /// An operator has confirmed the clock.
     Clock(Arc<Ledger>, Confirmed),
+    /// A turn of it is void.
+    Restore(Arc<Ledger>),
 }
+
+type Reply = oneshot::Sender<Result<Answer, NoAnswer>>;
 
 struct Job {
     work: Work,
-    reply: oneshot::Sender<Answer>,
-    /// Given back when the job has been answered.
-    share: BudgetPermit,
+    /// `None` if nobody asked.
+    reply: Option<Reply>,
+    /// Given back when the job has been answered; `None` for what the shard gives to itself.
+    share: Option<BudgetPermit>,
+    /// The shard's epoch, and how often the ledger's trust state was replaced, when its place was
+    /// reserved: before it was admitted.
+    epoch: u64,
+    restorations: u64,
     /// When it was queued.
     queued: Instant,
     /// Whether a turn has served it.
@@ -111,7 +131,7 @@ struct Job {
 impl Job {
     /// Whether nobody waits for it any more, and nothing of it was begun.
     fn is_abandoned(&self) -> bool {
-        !self.begun && self.reply.is_closed()
+        !self.begun && self.reply.as_ref().is_some_and(|reply| reply.is_closed())
     }
 }
 
@@ -121,7 +141,8 @@ impl Work {
             Self::Append(ledger, _)
             | Self::Tick(ledger, _)
             | Self::Receipt(ledger, ..)
-            | Self::Clock(ledger, _) => ledger.number,
+            | Self::Clock(ledger, _)
+            | Self::Restore(ledger) => ledger.number,
             Self::Create(new) => new.ledger.number,
         }
     }
@@ -161,6 +182,18 @@ pub struct Answer {
 pub enum NoAnswer {
     /// It is stopping, or has failed: whether the job was done is not known.
     Stopped,
+    /// Another writer's turn came first. What of the job was not recorded in turns before is not
+    /// recorded; the same may be sent again.
+    Superseded,
+}
+
+impl From<NoAnswer> for LedgerRegistryError {
+    fn from(no_answer: NoAnswer) -> Self {
+        match no_answer {
+            NoAnswer::Stopped => Self::Stopped,
+            NoAnswer::Superseded => Self::Superseded,
+        }
+    }
 }
 
 /// The writes of a server's own journal. Tests put faults here.
@@ -186,6 +219,7 @@ impl Disk {
 pub struct Shards {
     shards: Vec<Shard>,
     interrupted: Arc<AtomicBool>,
+    superseded: Arc<AtomicU64>,
     failed: watch::Receiver<Option<Arc<str>>>,
 }
 
@@ -257,11 +291,12 @@ impl Shards {
         let (failing, failed) = watch::channel(None);
         let failing = Arc::new(failing);
         let interrupted = Arc::new(AtomicBool::new(false));
+        let superseded = Arc::new(AtomicU64::new(0));
         let mut threads = Vec::new();
         let mut shards = Vec::new();
         for (number, journal) in journals.into_iter().enumerate() {
             let queue = Arc::new(Queue::new());
-            let progress = Progress::new(Arc::clone(&failing));
+            let progress = Progress::new(Arc::clone(&failing), Arc::clone(&superseded));
             // One turn is on its way to the disk, one waits for it, one is being made.
             let (to_commit, commits) = mpsc::sync_channel(1);
             let (to_guard, guards) = mpsc::sync_channel(2);
@@ -281,8 +316,13 @@ impl Shards {
             };
             let slot = u8::try_from(number).expect("there are at most 64 slots");
             let chain = Chain::new(Arc::clone(store), slot);
-            let line = CommitPipeline::new(journal, chain, progress.clone(), Arc::clone(metrics));
-            let line = Arc::new(line);
+            let line = Arc::new(CommitPipeline::new(
+                journal,
+                chain,
+                Arc::clone(&queue),
+                progress.clone(),
+                Arc::clone(metrics),
+            ));
             let turns = Arc::new(Turns {
                 store: Arc::clone(store),
                 queue: Arc::clone(&queue),
@@ -323,6 +363,7 @@ impl Shards {
         let shards = Self {
             shards,
             interrupted,
+            superseded,
             failed,
         };
         (shards, ShardThreads(threads))
@@ -403,6 +444,12 @@ impl Shards {
         self.failed.clone()
     }
 
+    /// Returns how many turns were superseded so far. A caller that sends in order notes it when it begins,
+    /// and gives it to [`AppendService::begin`](crate::append::AppendService::begin) with each request.
+    pub fn superseded(&self) -> u64 {
+        self.superseded.load(SeqCst)
+    }
+
     /// Waits for room in the queue of a ledger's shard, of which one ledger holds half at most.
     /// Bytes beyond that count as that.
     pub async fn reserve(
@@ -416,10 +463,15 @@ impl Shards {
         let bytes = bytes.max(JOB_BYTES_MIN);
         let key = SourceKey::Ledger(ledger.number);
         let share = shard.budget.take(&key, bytes).await;
+        let epoch = shard.progress.epoch();
         Reservation {
             shard,
             source,
             share,
+            epoch,
+            // After the epoch: if that is the new one, so is this.
+            superseded: self.superseded(),
+            restorations: ledger.restorations(),
         }
     }
 }
@@ -429,10 +481,14 @@ pub struct Reservation<'s> {
     shard: &'s Shard,
     source: SourceKey,
     share: BudgetPermit,
+    epoch: u64,
+    /// [`Shards::superseded`] when the place was reserved.
+    pub(crate) superseded: u64,
+    restorations: u64,
 }
 
 /// A job that was handed over.
-pub struct Pending(oneshot::Receiver<Answer>);
+pub struct Pending(oneshot::Receiver<Result<Answer, NoAnswer>>);
 
 impl Reservation<'_> {
     /// Hands admitted statements over, which were received at `received`.
@@ -474,8 +530,10 @@ impl Reservation<'_> {
         let (ledger, is_heavy) = (work.ledger(), work.is_heavy());
         let job = Job {
             work,
-            reply,
-            share: self.share,
+            reply: Some(reply),
+            share: Some(self.share),
+            epoch: self.epoch,
+            restorations: self.restorations,
             queued: Instant::now(),
             begun: false,
             placements: Vec::new(),
@@ -496,12 +554,12 @@ impl Reservation<'_> {
 impl Pending {
     /// Waits for the answer.
     pub async fn answer(self) -> Result<Answer, NoAnswer> {
-        self.0.await.map_err(|_| NoAnswer::Stopped)
+        self.0.await.unwrap_or(Err(NoAnswer::Stopped))
     }
 
     /// The same, on a thread that may block.
     pub fn blocking_answer(self) -> Result<Answer, NoAnswer> {
-        self.0.blocking_recv().map_err(|_| NoAnswer::Stopped)
+        self.0.blocking_recv().unwrap_or(Err(NoAnswer::Stopped))
     }
 }
 
