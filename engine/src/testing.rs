@@ -20,14 +20,14 @@ use crate::{
     content::ContentStore,
     data_dir::{self, DataDir},
     guard::GuardSlot,
-    ledger::{
-        Ledger,
-        registry::{LedgerRegistry, LedgerRegistryError},
-    },
+    ledger::{Ledger, registry::LedgerRegistry},
     metrics::Metrics,
     options::{ClockOptions, ContentOptions, LimitOptions},
     pressure::{Pressure, QUEUE_WAIT, Source, SourceKey, quota::MachineTicks},
-    shard::{Disk, NoAnswer, ShardThreads, Shards},
+    shard::{
+        Disk, ShardThreads, Shards,
+        journal::{Journal, LocalJournal},
+    },
     store::{Batch, DirectoryLock, Family, Store, StoreOptions, keys},
 };
 
@@ -137,6 +137,27 @@ impl Engine {
         turn_time: Duration,
         wrap: impl FnOnce(Disk) -> Disk,
     ) -> Self {
+        Self::open_through(data_dir, clock, turn_time, wrap, |journal| journal)
+    }
+
+    /// Opens a data directory with a journal in front of its own, and with turns of at most this time.
+    #[cfg(test)]
+    pub(crate) fn open_behind(
+        data_dir: &Path,
+        turn_time: Duration,
+        journal: impl FnOnce(Box<dyn Journal>) -> Box<dyn Journal>,
+    ) -> Self {
+        let clock = TestClock::at(1_000_000);
+        Self::open_through(data_dir, clock, turn_time, |disk| disk, journal)
+    }
+
+    fn open_through(
+        data_dir: &Path,
+        clock: Arc<TestClock>,
+        turn_time: Duration,
+        wrap: impl FnOnce(Disk) -> Disk,
+        journal: impl FnOnce(Box<dyn Journal>) -> Box<dyn Journal>,
+    ) -> Self {
         let options = StoreOptions::default();
         let opened = data_dir::open(data_dir, Some("test"), &options, 1, &[]).unwrap();
         let DataDir {
@@ -147,8 +168,13 @@ impl Engine {
         } = opened;
         let slot = GuardSlot::open(data_dir, 0).unwrap();
         let disk = wrap(Disk::new(Arc::clone(&store), slot));
+        let journals = vec![journal(Box::new(LocalJournal::new(
+            Arc::clone(&store),
+            0,
+            disk,
+        )))];
         let metrics = Arc::new(Metrics::default());
-        let (shards, threads) = Shards::start_on(vec![disk], &store, 1 << 20, turn_time, &metrics);
+        let (shards, threads) = Shards::start_on(journals, &store, 1 << 20, turn_time, &metrics);
         // If the clock has no boot time, it is believed, also after a restart.
         let recorded = match clock.since_boot() {
             Some(_) => store.newest_times().unwrap(),
@@ -205,10 +231,8 @@ impl Engine {
             .create_under(rules, name, &keys, |new| {
                 let shards = &self.appends.shards;
                 let room = block_on(shards.reserve(&new.ledger, SourceKey::Server, 0));
-                let answer = room.create(new).blocking_answer();
-                answer
-                    .map(drop)
-                    .map_err(|NoAnswer::Stopped| LedgerRegistryError::Stopped)
+                room.create(new).blocking_answer()?;
+                Ok(())
             })
             .map_err(|error| error.to_string())
     }
@@ -244,6 +268,7 @@ impl Engine {
                     &Sender::anybody(),
                     source,
                     QuotaPolicy::Refuse,
+                    self.appends.shards.superseded(),
                 )
                 .await?
                 .finish()

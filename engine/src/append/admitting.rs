@@ -198,6 +198,7 @@ mod tests {
                 &sender,
                 &other,
                 QuotaPolicy::Refuse,
+                appends.shards.superseded(),
             );
             tokio::pin!(begun);
             let waits = tokio::time::timeout(Duration::from_millis(100), &mut begun).await;

@@ -110,6 +110,7 @@ impl AppendService {
             sender,
             source,
             QuotaPolicy::Refuse,
+            self.shards.superseded(),
         );
         let mut admitted = taken.await?;
         // A caller that may not erase learns nothing of what is held. Nobody stores or names any of

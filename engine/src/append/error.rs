@@ -34,6 +34,9 @@ pub enum AppendError {
     },
     #[error("the shard stopped before it could answer")]
     Stopped,
+    /// Another writer's turn came first; to be sent again, byte for byte.
+    #[error("another writer's turn came first")]
+    Superseded,
     #[error(transparent)]
     LedgerRegistry(#[from] LedgerRegistryError),
     #[error(transparent)]
@@ -56,6 +59,7 @@ impl From<NoAnswer> for AppendError {
     fn from(no_answer: NoAnswer) -> Self {
         match no_answer {
             NoAnswer::Stopped => Self::Stopped,
+            NoAnswer::Superseded => Self::Superseded,
         }
     }
 }

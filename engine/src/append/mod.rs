@@ -97,6 +97,10 @@ impl AdmittedRequest<'_> {
 impl AppendService {
     /// Admits a request and queues what was admitted. Returns before it is recorded, so that the
     /// next request of a stream can be taken.
+    ///
+    /// `since` is [`Shards::superseded`] when the caller began to send in this order. If a turn was
+    /// superseded since, a request before this one may be void, and this one must not be recorded without
+    /// it: its session would go on behind a gap.
     pub async fn begin(
         &self,
         ledger: Arc<Ledger>,
@@ -104,10 +108,11 @@ impl AppendService {
         sender: &Sender,
         source: &Source,
         on_quota: QuotaPolicy,
+        since: u64,
     ) -> Result<InFlight, AppendError> {
         self.registry.store().disk().room_for_log()?;
         let admitted = self
-            .take_in(ledger, request, sender, source, on_quota)
+            .take_in(ledger, request, sender, source, on_quota, since)
             .await?;
         Ok(admitted.queue(&self.metrics))
     }
@@ -133,11 +138,15 @@ impl AppendService {
         sender: &Sender,
         source: &Source,
         on_quota: QuotaPolicy,
+        since: u64,
     ) -> Result<AdmittedRequest<'_>, AppendError> {
         let cost = Cost::of(&request);
         self.note_confirmed(&ledger).await?;
         let count = request.envelopes.len();
         let (room, place) = self.enter(source, &ledger, count, cost, on_quota).await?;
+        if place.superseded != since {
+            return Err(AppendError::Superseded);
+        }
         let envelopes = request.envelopes;
         let admitted = self.admit(envelopes, &ledger, sender, source, cost).await?;
         let (received, mut batch, rejected, contents) = admitted;

@@ -17,6 +17,7 @@ pub mod read;
 pub mod registry;
 #[cfg(test)]
 pub(crate) mod registry_tests;
+mod restore;
 #[cfg(test)]
 mod rotation_tests;
 #[cfg(test)]
@@ -28,7 +29,7 @@ mod step_tests;
 mod timer_tests;
 pub mod write;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU64};
 
 use bytes::Bytes;
 use deed_evidence::{LedgerId, Micros, assess::cells::Clock};
@@ -41,7 +42,7 @@ use crate::{
     clock::keeper::BEHIND_MAX_US,
     content::LedgerRef,
     identity::log_signers::LogSigners,
-    store::{LedgerNumber, Store, partition::Partition, records::LedgerRecord},
+    store::{LedgerNumber, Store, partition::Partition, records::LedgerRecord, recover::Loaded},
 };
 
 /// A ledger that is in use.
@@ -60,6 +61,10 @@ pub struct Ledger {
     readable: watch::Sender<Arc<PublishedTree>>,
     consistency_proofs: Mutex<read::ConsistencyProofs>,
     pub past_trust: PastTrust,
+    /// The epoch of its shard in which it was last read from the store, and how often that replaced its
+    /// trust state (`restore`).
+    epoch: AtomicU64,
+    restorations: AtomicU64,
 }
 
 /// The published tree: what readers see, under its signed head. It is replaced as a whole when a
@@ -85,6 +90,20 @@ pub(crate) fn stands_still(confirmed: Option<Clock>, time: Micros, now: Micros) 
     confirmed.is_some_and(|known| {
         known.at_us == time.get() && now.get() >= known.clock_us.saturating_sub(BEHIND_MAX_US)
     })
+}
+
+impl From<Loaded> for PublishedTree {
+    fn from(loaded: Loaded) -> Self {
+        Self {
+            head: loaded.edge.head(),
+            edge: loaded.edge,
+            checkpoint: loaded.checkpoint,
+            effective_time: loaded.effective_time,
+            next_due: loaded.next_due,
+            due: loaded.due,
+            clock: loaded.clock,
+        }
+    }
 }
 
 impl PublishedTree {

@@ -65,6 +65,8 @@ pub enum LedgerRegistryError {
         "the server stopped before the ledger was known to be on disk; look whether it is there"
     )]
     Stopped,
+    #[error("another writer's turn came first, and the ledger was not created; try again")]
+    Superseded,
 }
 
 /// Bounds on the ledgers in memory, and on the bytes of their evidence policies. Beyond them,
@@ -348,15 +350,7 @@ impl LedgerRegistry {
                 let number = LedgerNumber(record.number);
                 StoreError::corrupt(Family::Heads, number, "the newest head is missing")
             })?;
-        let readable = Arc::new(PublishedTree {
-            head: loaded.edge.head(),
-            edge: loaded.edge,
-            checkpoint: loaded.checkpoint,
-            effective_time: loaded.effective_time,
-            next_due: loaded.next_due,
-            due: loaded.due,
-            clock: loaded.clock,
-        });
+        let readable = Arc::new(loaded.into());
         let ledger = Arc::new(self.open(record, readable)?);
         tracing::info!(ledger = name, size = %ledger.readable().size(), "ledger loaded");
         self.keep(&ledger);
@@ -580,6 +574,8 @@ impl LedgerRegistry {
             readable: watch::Sender::new(readable),
             consistency_proofs: Mutex::default(),
             past_trust: PastTrust::default(),
+            epoch: AtomicU64::new(0),
+            restorations: AtomicU64::new(0),
             record,
         })
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use prost::Message as _;
 
+use super::journal::{Journal, ProposedTurn};
 use crate::{
     ledger::{Ledger, PublishedTree},
     store::{
@@ -17,7 +18,7 @@ use crate::{
 pub(super) struct Chain {
     store: Arc<Store>,
     partition: u8,
-    /// The newest turn, in the store or about to be written; `None` until the first one is numbered.
+    /// The turn that the next one continues; `None` if the journal has to be asked.
     newest: Option<TurnRecord>,
 }
 
@@ -30,28 +31,38 @@ impl Chain {
         }
     }
 
-    /// Numbers the turn that `batch` writes and that led to `changed`, and adds its record to `batch`.
+    /// Numbers the turn that writes `records` and that led to `changed`, and adds its record to them.
     /// Must be called in the order in which turns are written. If one is not written, nothing behind it
-    /// may be.
-    pub(super) fn append(
+    /// may be before [`Chain::forget`].
+    pub(super) fn propose(
         &mut self,
-        batch: &mut Batch,
+        journal: &dyn Journal,
+        mut records: Batch,
         changed: &[(Arc<Ledger>, Arc<PublishedTree>)],
-    ) -> Result<TurnRecord, StoreError> {
-        let before = match self.newest.take() {
+    ) -> Result<ProposedTurn, StoreError> {
+        let after = match self.newest.take() {
             Some(newest) => newest,
-            None => self.store.newest_turn(self.partition)?,
+            None => journal.newest()?,
         };
         let outcomes = changed.iter().map(|(ledger, readable)| Outcome {
             ledger: ledger.number,
             head: readable.head,
             effective_time: readable.effective_time,
         });
-        let turn = before.next(self.partition, outcomes);
+        let turn = after.next(self.partition, outcomes);
         let key = keys::turn(self.partition);
         self.store
-            .put(batch, Family::Meta, &key, &turn.encode_to_vec());
+            .put(&mut records, Family::Meta, &key, &turn.encode_to_vec());
         self.newest = Some(turn.clone());
-        Ok(turn)
+        Ok(ProposedTurn {
+            after,
+            turn,
+            records,
+        })
+    }
+
+    /// Forgets the newest turn, which is void: the next one continues what the journal has instead.
+    pub(super) fn forget(&mut self) {
+        self.newest = None;
     }
 }

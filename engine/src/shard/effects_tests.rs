@@ -16,18 +16,18 @@ use crate::{
     },
 };
 
-const LEDGER: &str = "effects";
+pub(super) const LEDGER: &str = "effects";
 const NUMBER: LedgerNumber = LedgerNumber(0);
 
 /// One thing that happens to a ledger, as a turn of its own.
-enum Event {
+pub(super) enum Event {
     Request(Vec<v1::Envelope>),
     Tick,
 }
 
 /// Trust statements, tasks, deadlines that pass, batches, duplicates, gaps, refusals and two statements
 /// for one place.
-fn story(id: LedgerId) -> Vec<Event> {
+pub(super) fn story(id: LedgerId) -> Vec<Event> {
     let key = deed_tlog::SigningKey::from_seed(&[3; 32]);
     let mut authority = Authority::new(id);
     let mut signing = Producer::new(id, 1);
@@ -127,7 +127,7 @@ fn effects(data_dir: &Path, restarts: &[usize], story: Vec<Event>) -> (Vec<[u8; 
 }
 
 /// Everything that is recorded of the ledger.
-fn records(data_dir: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(super) fn records(data_dir: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
     let engine = Engine::open(data_dir);
     let entries = engine.store.entries(NUMBER, 0).map(|item| {
         let (leaf, entry) = item.unwrap();
@@ -142,7 +142,7 @@ fn records(data_dir: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
     all
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

@@ -32,6 +32,8 @@ const TURNS_UNCHECKED: u32 = 64;
 #[derive(Default)]
 pub(super) struct AllHeld {
     pub(super) ledgers: HashMap<LedgerNumber, Held>,
+    /// The shard's epoch that they are of.
+    pub(super) epoch: u64,
     turns: u32,
 }
 
@@ -154,7 +156,7 @@ mod tests {
         for ledger in [&one, &two, &none] {
             all.ledgers.insert(ledger.number, Held::new(ledger));
         }
-        let progress = Progress::new(Arc::new(watch::Sender::new(None)));
+        let progress = Progress::new(Arc::new(watch::Sender::new(None)), Arc::default());
         let bytes = all.ledgers[&one.number].state.policy_bytes();
         assert!(bytes > 0);
         assert_eq!(all.ledgers[&none.number].state.policy_bytes(), 0);

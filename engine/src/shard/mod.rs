@@ -1,9 +1,8 @@
 //! Shards: each a few OS threads for a fixed share of the ledgers, and a pipeline to the disk.
 //!
 //! ```text
-//! queue -> turn threads: step, sign, batch -> commit thread: synced write -> guard thread:
-//! (bounded in bytes)                          (one synced batch a turn)     head guard, publish,
-//!                                                                           answer
+//! queue -> turn threads: step, sign, batch -> commit thread: append -> guard thread: confirm,
+//! (bounded in bytes)                          (one synced batch a turn) publish, answer
 //! ```
 //!
 //! While one turn is being synced the next one is being hashed, and what arrives meanwhile waits
@@ -14,6 +13,10 @@
 //! their order. Usually one thread makes the turns of all ledgers; the others are there for when it
 //! is held up, for long batches, and for ledgers that were seen to be slow (`queue`, `schedule`,
 //! `pieces`): so what one ledger is sent, another does not wait for.
+//!
+//! Another writer's turn may come first, where the journal is not this server's alone. Then everything that
+//! was stepped and not committed is void: it is dropped, whoever waits for it is told to try again, and the
+//! ledgers are read again from the store before anything is stepped on them (`Progress::epoch`).
 //!
 //! After a write whose outcome is not known, the shard stops for good: it answers nobody, writes
 //! nothing more, and tells the server, which ends. The next start reads from disk what happened.
@@ -26,12 +29,19 @@ mod fault_tests;
 mod held;
 #[cfg(test)]
 mod isolation_tests;
+pub(crate) mod journal;
+#[cfg(test)]
+mod journal_tests;
+mod making;
 mod past;
 mod pieces;
 mod pipeline;
 mod queue;
 mod schedule;
+#[cfg(test)]
+mod superseded_tests;
 mod turn;
+mod void;
 
 use std::{
     io,
@@ -39,7 +49,10 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
         mpsc,
     },
     thread,
@@ -55,7 +68,7 @@ use crate::{
     guard::{GuardError, GuardSlot, GuardedHead, SLOTS},
     ledger::{
         Ledger, PublishedTree,
-        registry::NewLedger,
+        registry::{LedgerRegistryError, NewLedger},
         step::{Confirmed, Placement},
     },
     metrics::Metrics,
@@ -65,6 +78,7 @@ use crate::{
 
 use chain::Chain;
 use held::AllHeld;
+use journal::{Journal, LocalJournal};
 use parking_lot::Mutex;
 use pipeline::{CommitPipeline, Progress};
 use queue::{OVERDUE, Queue, TURN_THREADS};
@@ -89,13 +103,22 @@ enum Work {
     Receipt(Arc<Ledger>, TaskId, Micros),
     /// An operator has confirmed the clock.
     Clock(Arc<Ledger>, Confirmed),
+    /// A turn of it is void.
+    Restore(Arc<Ledger>),
 }
+
+type Reply = oneshot::Sender<Result<Answer, NoAnswer>>;
 
 struct Job {
     work: Work,
-    reply: oneshot::Sender<Answer>,
-    /// Given back when the job has been answered.
-    share: BudgetPermit,
+    /// `None` if nobody asked.
+    reply: Option<Reply>,
+    /// Given back when the job has been answered; `None` for what the shard gives to itself.
+    share: Option<BudgetPermit>,
+    /// The shard's epoch, and how often the ledger's trust state was replaced, when its place was
+    /// reserved: before it was admitted.
+    epoch: u64,
+    restorations: u64,
     /// When it was queued.
     queued: Instant,
     /// Whether a turn has served it.
@@ -108,7 +131,7 @@ struct Job {
 impl Job {
     /// Whether nobody waits for it any more, and nothing of it was begun.
     fn is_abandoned(&self) -> bool {
-        !self.begun && self.reply.is_closed()
+        !self.begun && self.reply.as_ref().is_some_and(oneshot::Sender::is_closed)
     }
 }
 
@@ -118,7 +141,8 @@ impl Work {
             Self::Append(ledger, _)
             | Self::Tick(ledger, _)
             | Self::Receipt(ledger, ..)
-            | Self::Clock(ledger, _) => ledger.number,
+            | Self::Clock(ledger, _)
+            | Self::Restore(ledger) => ledger.number,
             Self::Create(new) => new.ledger.number,
         }
     }
@@ -158,9 +182,21 @@ pub struct Answer {
 pub enum NoAnswer {
     /// It is stopping, or has failed: whether the job was done is not known.
     Stopped,
+    /// Another writer's turn came first. What of the job was not recorded in turns before is not
+    /// recorded; the same may be sent again.
+    Superseded,
 }
 
-/// How shards write. Tests put faults here.
+impl From<NoAnswer> for LedgerRegistryError {
+    fn from(no_answer: NoAnswer) -> Self {
+        match no_answer {
+            NoAnswer::Stopped => Self::Stopped,
+            NoAnswer::Superseded => Self::Superseded,
+        }
+    }
+}
+
+/// The writes of a server's own journal. Tests put faults here.
 pub struct Disk {
     pub commit: CommitFn,
     pub guard: GuardFn,
@@ -183,6 +219,7 @@ impl Disk {
 pub struct Shards {
     shards: Vec<Shard>,
     interrupted: Arc<AtomicBool>,
+    superseded: Arc<AtomicU64>,
     failed: watch::Receiver<Option<Arc<str>>>,
 }
 
@@ -224,16 +261,17 @@ impl Shards {
         queue_bytes: usize,
         metrics: &Arc<Metrics>,
     ) -> Result<(Self, ShardThreads), GuardError> {
-        let disks = (0..count.clamp(1, SLOTS))
-            .map(|slot| {
-                Ok(Disk::new(
-                    Arc::clone(store),
-                    GuardSlot::open(data_dir, slot)?,
-                ))
+        let journals = (0..=u8::MAX)
+            .take(count.clamp(1, SLOTS))
+            .map(|partition| {
+                let slot = GuardSlot::open(data_dir, usize::from(partition))?;
+                let disk = Disk::new(Arc::clone(store), slot);
+                let journal = LocalJournal::new(Arc::clone(store), partition, disk);
+                Ok(Box::new(journal) as Box<dyn Journal>)
             })
             .collect::<Result<Vec<_>, GuardError>>()?;
         Ok(Self::start_on(
-            disks,
+            journals,
             store,
             queue_bytes,
             TURN_TIME,
@@ -241,9 +279,10 @@ impl Shards {
         ))
     }
 
-    /// As [`Shards::start`], one shard for each disk, with turns of `turn_time`.
-    pub fn start_on(
-        disks: Vec<Disk>,
+    /// As [`Shards::start`], one shard for each journal, in the order of their partitions, with turns of
+    /// `turn_time`.
+    pub(crate) fn start_on(
+        journals: Vec<Box<dyn Journal>>,
         store: &Arc<Store>,
         queue_bytes: usize,
         turn_time: Duration,
@@ -252,11 +291,12 @@ impl Shards {
         let (failing, failed) = watch::channel(None);
         let failing = Arc::new(failing);
         let interrupted = Arc::new(AtomicBool::new(false));
+        let superseded = Arc::new(AtomicU64::new(0));
         let mut threads = Vec::new();
         let mut shards = Vec::new();
-        for (number, disk) in disks.into_iter().enumerate() {
+        for (number, journal) in journals.into_iter().enumerate() {
             let queue = Arc::new(Queue::new());
-            let progress = Progress::new(Arc::clone(&failing));
+            let progress = Progress::new(Arc::clone(&failing), Arc::clone(&superseded));
             // One turn is on its way to the disk, one waits for it, one is being made.
             let (to_commit, commits) = mpsc::sync_channel(1);
             let (to_guard, guards) = mpsc::sync_channel(2);
@@ -276,8 +316,13 @@ impl Shards {
             };
             let slot = u8::try_from(number).expect("there are at most 64 slots");
             let chain = Chain::new(Arc::clone(store), slot);
-            let line = CommitPipeline::new(disk, chain, progress.clone(), Arc::clone(metrics));
-            let line = Arc::new(line);
+            let line = Arc::new(CommitPipeline::new(
+                journal,
+                chain,
+                Arc::clone(&queue),
+                progress.clone(),
+                Arc::clone(metrics),
+            ));
             let turns = Arc::new(Turns {
                 store: Arc::clone(store),
                 queue: Arc::clone(&queue),
@@ -318,6 +363,7 @@ impl Shards {
         let shards = Self {
             shards,
             interrupted,
+            superseded,
             failed,
         };
         (shards, ShardThreads(threads))
@@ -398,6 +444,12 @@ impl Shards {
         self.failed.clone()
     }
 
+    /// Returns how many turns were superseded so far. A caller that sends in order notes it when it begins,
+    /// and gives it to [`AppendService::begin`](crate::append::AppendService::begin) with each request.
+    pub fn superseded(&self) -> u64 {
+        self.superseded.load(SeqCst)
+    }
+
     /// Waits for room in the queue of a ledger's shard, of which one ledger holds half at most.
     /// Bytes beyond that count as that.
     pub async fn reserve(
@@ -411,10 +463,15 @@ impl Shards {
         let bytes = bytes.max(JOB_BYTES_MIN);
         let key = SourceKey::Ledger(ledger.number);
         let share = shard.budget.take(&key, bytes).await;
+        let epoch = shard.progress.epoch();
         Reservation {
             shard,
             source,
             share,
+            epoch,
+            // After the epoch: if that is the new one, so is this.
+            superseded: self.superseded(),
+            restorations: ledger.restorations(),
         }
     }
 }
@@ -424,10 +481,14 @@ pub struct Reservation<'s> {
     shard: &'s Shard,
     source: SourceKey,
     share: BudgetPermit,
+    epoch: u64,
+    /// [`Shards::superseded`] when the place was reserved.
+    pub(crate) superseded: u64,
+    restorations: u64,
 }
 
 /// A job that was handed over.
-pub struct Pending(oneshot::Receiver<Answer>);
+pub struct Pending(oneshot::Receiver<Result<Answer, NoAnswer>>);
 
 impl Reservation<'_> {
     /// Hands admitted statements over, which were received at `received`.
@@ -469,8 +530,10 @@ impl Reservation<'_> {
         let (ledger, is_heavy) = (work.ledger(), work.is_heavy());
         let job = Job {
             work,
-            reply,
-            share: self.share,
+            reply: Some(reply),
+            share: Some(self.share),
+            epoch: self.epoch,
+            restorations: self.restorations,
             queued: Instant::now(),
             begun: false,
             placements: Vec::new(),
@@ -491,12 +554,12 @@ impl Reservation<'_> {
 impl Pending {
     /// Waits for the answer.
     pub async fn answer(self) -> Result<Answer, NoAnswer> {
-        self.0.await.map_err(|_| NoAnswer::Stopped)
+        self.0.await.unwrap_or(Err(NoAnswer::Stopped))
     }
 
     /// The same, on a thread that may block.
     pub fn blocking_answer(self) -> Result<Answer, NoAnswer> {
-        self.0.blocking_recv().map_err(|_| NoAnswer::Stopped)
+        self.0.blocking_recv().unwrap_or(Err(NoAnswer::Stopped))
     }
 }
 

@@ -21,28 +21,35 @@ pub(super) struct StoreReader<'t> {
     progress: &'t Progress,
     interrupted: &'t AtomicBool,
     watch: &'t Stopwatch,
+    epoch: u64,
     ledger: LedgerNumber,
     /// The pack that was read last, with its first leaf: duplicates come in rows.
     pack: Option<(u64, Unpacked)>,
 }
 
 impl<'t> StoreReader<'t> {
-    pub(super) fn new(turns: &'t Turns, ledger: LedgerNumber, watch: &'t Stopwatch) -> Self {
+    pub(super) fn new(
+        turns: &'t Turns,
+        ledger: LedgerNumber,
+        epoch: u64,
+        watch: &'t Stopwatch,
+    ) -> Self {
         Self {
             store: &turns.store,
             progress: &turns.progress,
             interrupted: &turns.interrupted,
             watch,
+            epoch,
             ledger,
             pack: None,
         }
     }
 
     fn settled(&self) -> Result<(), StoreError> {
-        if self.watch.wait(|| self.progress.settle()) {
+        if self.watch.wait(|| self.progress.settle(self.epoch)) {
             Ok(())
         } else {
-            // The failure has been reported; this only ends the turn.
+            // This only ends the turn: the failure has been reported, or the turn is void.
             let what = "an earlier turn was not committed";
             Err(StoreError::corrupt(Family::State, self.ledger, what))
         }

@@ -3,15 +3,22 @@
 use std::{
     sync::{
         Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
         mpsc::{Receiver, SyncSender},
     },
     time::Instant,
 };
 
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
-use super::{Answer, CommitFn, Disk, GuardFn, chain::Chain};
+use super::{
+    Answer, Job, NoAnswer, Reply,
+    chain::Chain,
+    journal::{Appended, Journal},
+    queue::Queue,
+    void::restore_soon,
+};
 use crate::{
     guard::GuardedHead,
     ledger::{Ledger, PublishedTree},
@@ -22,9 +29,13 @@ use crate::{
 
 /// A turn that only the disk still has to take.
 pub(super) struct CommittableTurn {
+    /// [`Progress::epoch`] when it was begun.
+    pub(super) epoch: u64,
     pub(super) batch: Batch,
     /// The ledgers that it changed, with what becomes readable.
     pub(super) changed: Vec<(Arc<Ledger>, Arc<PublishedTree>)>,
+    /// The ledgers that it stepped and did not change.
+    pub(super) unchanged: Vec<Arc<Ledger>>,
     /// The newest head, for the guard; none if nothing changed.
     pub(super) guarded: Option<GuardedHead>,
     pub(super) answers: Vec<PendingReply>,
@@ -34,6 +45,8 @@ pub(super) struct CommittableTurn {
     pub(super) assessments: Assessments,
     /// When its last stage ended.
     pub(super) since: Instant,
+    /// It, or one that it rests on, was superseded: nothing of it is recorded.
+    pub(super) is_void: bool,
 }
 
 impl CommittableTurn {
@@ -47,9 +60,10 @@ impl CommittableTurn {
 
 /// An answer that waits for its turn to be safe.
 pub(super) struct PendingReply {
-    pub(super) reply: oneshot::Sender<Answer>,
+    /// `None` if nobody asked.
+    pub(super) reply: Option<Reply>,
     pub(super) answer: Answer,
-    pub(super) share: BudgetPermit,
+    pub(super) share: Option<BudgetPermit>,
 }
 
 /// The progress of a shard's pipeline, and its failure. Turns are numbered in the order in which they
@@ -58,16 +72,20 @@ pub(super) struct PendingReply {
 pub(crate) struct Progress {
     inner: Arc<Inner>,
     failing: Arc<watch::Sender<Option<Arc<str>>>>,
+    /// Turns that were superseded, of all shards.
+    superseded: Arc<AtomicU64>,
 }
 
 struct Inner {
     state: Mutex<State>,
     moved: Condvar,
+    epoch: AtomicU64,
 }
 
 #[derive(Default)]
 struct State {
-    /// Turns handed to the pipeline, those of them that are in the store, and those answered.
+    /// Turns handed to the pipeline, those of them that are in the store, and those answered. Void
+    /// ones count in their order as well.
     begun: u64,
     committed: u64,
     released: u64,
@@ -79,14 +97,36 @@ struct State {
 }
 
 impl Progress {
-    pub(super) fn new(failing: Arc<watch::Sender<Option<Arc<str>>>>) -> Self {
+    pub(super) fn new(
+        failing: Arc<watch::Sender<Option<Arc<str>>>>,
+        superseded: Arc<AtomicU64>,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 state: Mutex::default(),
                 moved: Condvar::new(),
+                epoch: AtomicU64::new(0),
             }),
             failing,
+            superseded,
         }
+    }
+
+    /// Returns how many turns of the shard were superseded. What was begun before the last of them may
+    /// rest on it, and is void.
+    pub(super) fn epoch(&self) -> u64 {
+        self.inner.epoch.load(SeqCst)
+    }
+
+    /// Begins the next epoch: a turn was superseded.
+    fn supersede(&self) {
+        // In this order: whoever sees the new epoch sees the new sum.
+        self.superseded.fetch_add(1, SeqCst);
+        self.inner.epoch.fetch_add(1, SeqCst);
+        tracing::warn!(
+            "another writer's turn came first: what this shard has in memory is read again, and whoever \
+             waits is told to try again"
+        );
     }
 
     /// A turn is handed over; its number. Whoever calls this hands it over before anybody else does
@@ -162,10 +202,17 @@ impl Progress {
         self.inner.state.lock().failed
     }
 
-    /// Waits until every turn that was handed over by now is in the store; `false` if that failed.
-    pub(super) fn settle(&self) -> bool {
+    /// Waits until every turn that was handed over by now is in the store; `false` if that failed, or
+    /// if the epoch is over, for then some of them are void.
+    pub(super) fn settle(&self, epoch: u64) -> bool {
         let begun = self.inner.state.lock().begun;
-        self.wait_while(|state| state.committed < begun)
+        self.wait_while(|state| state.committed < begun) && self.epoch() == epoch
+    }
+
+    /// Waits until every turn that was handed over by now is readable or void; `false` if that failed.
+    pub(super) fn settle_released(&self) -> bool {
+        let begun = self.inner.state.lock().begun;
+        self.wait_while(|state| state.released < begun)
     }
 
     fn wait_while(&self, busy: impl Fn(&State) -> bool) -> bool {
@@ -177,21 +224,27 @@ impl Progress {
     }
 }
 
-/// A shard's way to the disk.
+/// A shard's way to its journal, and from there to those who wait.
 pub(super) struct CommitPipeline {
-    commit: Mutex<CommitFn>,
-    guard: Mutex<GuardFn>,
+    journal: Box<dyn Journal>,
     chain: Mutex<Chain>,
+    queue: Arc<Queue<Job>>,
     progress: Progress,
     metrics: Arc<Metrics>,
 }
 
 impl CommitPipeline {
-    pub(super) fn new(disk: Disk, chain: Chain, progress: Progress, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        journal: Box<dyn Journal>,
+        chain: Chain,
+        queue: Arc<Queue<Job>>,
+        progress: Progress,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
-            commit: Mutex::new(disk.commit),
-            guard: Mutex::new(disk.guard),
+            journal,
             chain: Mutex::new(chain),
+            queue,
             progress,
             metrics,
         }
@@ -231,35 +284,47 @@ impl CommitPipeline {
         }
     }
 
-    /// The turn if it is in the store now.
+    /// The turn if it is in the store now, or void.
     fn commit(&self, mut turn: CommittableTurn) -> Option<CommittableTurn> {
         if self.progress.has_failed() {
             return None;
         }
-        let mut batch = std::mem::take(&mut turn.batch);
-        let writes = !batch.is_empty();
+        if turn.epoch != self.progress.epoch() {
+            return Some(self.void(turn));
+        }
+        let records = std::mem::take(&mut turn.batch);
+        let writes = !records.is_empty();
+        let began = Instant::now();
         if writes {
             // One turn at a time is here, so this is the order in which they are written.
-            match self.chain.lock().append(&mut batch, &turn.changed) {
-                Ok(numbered) => {
-                    if let Some(guarded) = &mut turn.guarded {
-                        guarded.turn = numbered.number;
-                        guarded.digest = numbered.digest;
-                    }
-                }
+            let mut chain = self.chain.lock();
+            let proposed = match chain.propose(&*self.journal, records, &turn.changed) {
+                Ok(proposed) => proposed,
                 Err(error) => {
                     self.progress
                         .fail(&format!("the newest turn cannot be read: {error}"));
                     return None;
                 }
+            };
+            if let Some(guarded) = &mut turn.guarded {
+                guarded.turn = proposed.turn.number;
+                guarded.digest = proposed.turn.digest.clone();
             }
-        }
-        let began = Instant::now();
-        if writes && let Err(error) = (self.commit.lock())(batch) {
-            // On disk or not: nobody knows. The answers are dropped with the turn.
-            self.progress
-                .fail(&format!("a turn could not be committed: {error}"));
-            return None;
+            match self.journal.append(proposed) {
+                Appended::Next => {}
+                Appended::Superseded => {
+                    chain.forget();
+                    drop(chain);
+                    self.progress.supersede();
+                    return Some(self.void(turn));
+                }
+                Appended::Unknown(error) => {
+                    // On disk or not: nobody knows. The answers are dropped with the turn.
+                    self.progress
+                        .fail(&format!("a turn could not be committed: {error}"));
+                    return None;
+                }
+            }
         }
         // Commit point: from here on the turn survives a crash, and none of it has been told.
         self.progress.committed();
@@ -277,6 +342,24 @@ impl CommitPipeline {
         Some(turn)
     }
 
+    /// Takes everything out of a turn that is void, and has its ledgers read again. It goes on, so that
+    /// turns are counted in their order, and whoever waits for it is told.
+    fn void(&self, mut turn: CommittableTurn) -> CommittableTurn {
+        turn.is_void = true;
+        turn.batch = Batch::default();
+        turn.guarded = None;
+        let changed = std::mem::take(&mut turn.changed).into_iter();
+        let unchanged = std::mem::take(&mut turn.unchanged);
+        for ledger in changed.map(|(ledger, _)| ledger).chain(unchanged) {
+            restore_soon(&self.queue, ledger);
+        }
+        for answering in &mut turn.answers {
+            answering.answer.batch.release_gate();
+        }
+        self.progress.committed();
+        turn
+    }
+
     fn guard_and_release(&self, mut turns: Vec<CommittableTurn>) {
         if self.progress.has_failed() {
             return;
@@ -284,7 +367,7 @@ impl CommitPipeline {
         let newest = turns.iter().rev().find_map(|turn| turn.guarded.as_ref());
         let began = Instant::now();
         if let Some(newest) = newest {
-            if let Err(error) = (self.guard.lock())(newest) {
+            if let Err(error) = self.journal.confirm(newest) {
                 self.progress
                     .fail(&format!("the head guard could not be written: {error}"));
                 return;
@@ -302,13 +385,21 @@ impl CommitPipeline {
         }
         // Only now may a lone turn overtake the answers below: what it publishes is newer.
         self.progress.released(turns.len());
-        for turn in &mut turns {
+        for turn in turns.iter_mut().filter(|turn| !turn.is_void) {
             turn.passed(&self.metrics, Stage::Guard);
         }
-        for answering in turns.into_iter().flat_map(|turn| turn.answers) {
-            drop(answering.share);
-            // Whoever asked may be gone; the statement is recorded all the same.
-            let _ = answering.reply.send(answering.answer);
+        for turn in turns {
+            for answering in turn.answers {
+                drop(answering.share);
+                let answer = match turn.is_void {
+                    true => Err(NoAnswer::Superseded),
+                    false => Ok(answering.answer),
+                };
+                if let Some(reply) = answering.reply {
+                    // Whoever asked may be gone; the statement is recorded all the same.
+                    let _ = reply.send(answer);
+                }
+            }
         }
     }
 }

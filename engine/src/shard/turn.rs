@@ -14,12 +14,13 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    Answer, Job, Work, guarded,
+    Answer, Job, NoAnswer, Work, guarded,
     held::{AllHeld, Held, second, signed},
+    making::{InTurn, Making, Placed, leaving},
     past::StoreReader,
     pieces::{Pieces, Stopwatch},
     pipeline::{CommitPipeline, CommittableTurn, PendingReply, Progress},
-    queue::{Claim, Leaving, Queue, Served},
+    queue::{Claim, Queue, Served},
 };
 use crate::{
     admission::AdmittedBatch,
@@ -28,8 +29,8 @@ use crate::{
         step::{LedgerState, Placement, StepError, Turn},
         write::{write_head, write_log_key, write_records},
     },
-    metrics::{Assessments, Metrics, Stage},
-    store::{Batch, Family, LedgerNumber, Store, keys},
+    metrics::{Metrics, Stage},
+    store::{Family, Store, keys},
 };
 
 /// How long a turn may take; it is looked at between two statements.
@@ -39,7 +40,7 @@ pub(crate) const TURN_TIME: Duration = Duration::from_millis(40);
 const SLICES: u32 = 4;
 
 /// Jobs of one turn at most.
-const TURN_JOBS: usize = 4096;
+pub(super) const TURN_JOBS: usize = 4096;
 
 /// Entry bytes of one turn, roughly: it takes no more statements once it has so many.
 pub(super) const TURN_BYTES: usize = 2 << 20;
@@ -69,74 +70,6 @@ pub(super) struct TurnThread {
     pub(super) next: SyncSender<CommittableTurn>,
 }
 
-/// A job that is done; answered with its ledger's head of this turn.
-struct Placed {
-    answering: PendingReply,
-    /// Its ledger's place in the turn.
-    ledger: usize,
-}
-
-/// A turn that is being made.
-struct Making {
-    began: Instant,
-    watch: Stopwatch,
-    ledgers: Vec<InTurn>,
-    batch: Batch,
-    placed: Vec<Placed>,
-    changed: Vec<(Arc<Ledger>, Arc<PublishedTree>)>,
-    assessments: Assessments,
-    jobs: usize,
-    bytes: usize,
-    leaves: usize,
-}
-
-/// A ledger in a turn.
-struct InTurn {
-    number: LedgerNumber,
-    held: Option<Held>,
-    /// What is stepped; `None` if nothing was.
-    open: Option<(Arc<Ledger>, Turn)>,
-    used: u64,
-    longest: Duration,
-}
-
-impl InTurn {
-    fn new(number: LedgerNumber) -> Self {
-        Self {
-            number,
-            held: None,
-            open: None,
-            used: 0,
-            longest: Duration::ZERO,
-        }
-    }
-}
-
-impl Making {
-    fn new() -> Self {
-        Self {
-            began: Instant::now(),
-            watch: Stopwatch::start(),
-            ledgers: Vec::new(),
-            batch: Batch::default(),
-            placed: Vec::new(),
-            changed: Vec::new(),
-            assessments: Assessments::default(),
-            jobs: 0,
-            bytes: 0,
-            leaves: 0,
-        }
-    }
-
-    /// Whether it takes nothing more. It takes something in any case.
-    fn is_full(&self, turn_time: Duration) -> bool {
-        self.jobs > 0
-            && (self.jobs >= TURN_JOBS
-                || self.bytes >= TURN_BYTES
-                || self.began.elapsed() >= turn_time)
-    }
-}
-
 impl TurnThread {
     /// Makes turns until the queue is closed and empty.
     pub(super) fn run(self) {
@@ -147,7 +80,7 @@ impl TurnThread {
             // Jobs of a failed shard are dropped, which tells whoever waits.
             if progress.has_failed() {
                 queue.stop();
-                queue.end(&claim, [leaving(&InTurn::new(claim.first))]);
+                queue.end(&claim, [leaving(&InTurn::new(claim.first, 0))]);
                 continue;
             }
             let mut making = Making::new();
@@ -157,13 +90,17 @@ impl TurnThread {
                         Some(finished) => self.hand_over(finished),
                         None => None,
                     };
-                    self.shared.give_back(&claim, making.ledgers, handed_over);
+                    self.shared.give_back(&claim, making, handed_over);
                 }
                 Err(StepError::Interrupted) => {
                     // As if the turn had never been: nothing of it was handed over, and its ledgers
                     // are not given back, so nobody goes on from here.
                     queue.stop();
                     queue.end(&claim, []);
+                }
+                // What it met rests on a turn that is void, and says nothing about the store.
+                Err(_) if progress.epoch() != making.epoch && !progress.has_failed() => {
+                    self.shared.give_up(&claim, making);
                 }
                 Err(error) => {
                     progress.fail(&format!("the store is damaged: {error}"));
@@ -201,28 +138,15 @@ impl TurnThread {
 }
 
 impl Turns {
-    /// Gives the ledgers of a turn back, after it was handed over.
-    fn give_back(&self, claim: &Claim, ledgers: Vec<InTurn>, handed_over: Option<u64>) {
-        let leaving: Vec<_> = ledgers.iter().map(leaving).collect();
-        let mut all = self.held.lock();
-        for InTurn { number, held, .. } in ledgers {
-            if let Some(mut held) = held {
-                held.handed_over = handed_over.unwrap_or(held.handed_over);
-                all.ledgers.insert(number, held);
-            }
-        }
-        drop(all);
-        self.queue.end(claim, leaving);
-    }
-
     /// Makes a turn. `None` if there was nothing to do in it.
     fn make(
         &self,
         claim: &Claim,
         making: &mut Making,
     ) -> Result<Option<CommittableTurn>, StepError> {
+        making.epoch = self.forget_void();
         self.forget_beyond_bounds();
-        making.ledgers.push(InTurn::new(claim.first));
+        making.ledgers.push(InTurn::new(claim.first, making.epoch));
         let mut again = VecDeque::new();
         let mut next = Some(0);
         while let Some(place) = next {
@@ -233,7 +157,7 @@ impl Turns {
             next = if making.is_full(self.turn_time) {
                 None
             } else if let Some(ledger) = self.queue.another(claim) {
-                making.ledgers.push(InTurn::new(ledger));
+                making.ledgers.push(InTurn::new(ledger, making.epoch));
                 Some(making.ledgers.len() - 1)
             } else {
                 again.pop_front()
@@ -277,7 +201,19 @@ impl Turns {
                 continue;
             }
             let (began, bytes, waited) = (Instant::now(), making.bytes, making.watch.waited());
-            let unfinished = self.serve_job(making, place, job)?;
+            let unfinished = match self.serve_job(making, place, job) {
+                Ok(unfinished) => unfinished,
+                Err(error) => {
+                    // The source is served again, if the shard goes on.
+                    let served = Served {
+                        source,
+                        used: 0,
+                        unfinished: None,
+                    };
+                    self.queue.next(number, Some(served), false);
+                    return Err(error);
+                }
+            };
             making.jobs += 1;
             // Waiting for what others have recorded to be on disk is not paid for.
             let waited = making.watch.waited() - waited;
@@ -299,20 +235,33 @@ impl Turns {
         &self,
         making: &mut Making,
         place: usize,
-        job: Job,
+        mut job: Job,
     ) -> Result<Option<Job>, StepError> {
-        if !job.begun {
+        if !job.begun && job.reply.is_some() {
             self.metrics.stage(Stage::Queue, job.queued.elapsed());
         }
         // What comes before it is none of its pieces.
         making.watch.lap();
+        making.in_hand = job.reply.take();
+        if self.is_void(making, &job)? {
+            drop(job);
+            if let Some(reply) = making.in_hand.take() {
+                let _ = reply.send(Err(NoAnswer::Superseded));
+            }
+            return Ok(None);
+        }
         if self.is_behind(making, place, &job)? {
-            return Ok(Some(Job { begun: true, ..job }));
+            return Ok(Some(Job {
+                begun: true,
+                reply: making.in_hand.take(),
+                ..job
+            }));
         }
         let Job {
             work,
-            reply,
             share,
+            epoch,
+            restorations,
             queued,
             mut placements,
             mut assessed,
@@ -337,8 +286,10 @@ impl Turns {
                     self.metrics.cut();
                     return Ok(Some(Job {
                         work: Work::Append(ledger, statements),
-                        reply,
+                        reply: making.in_hand.take(),
                         share,
+                        epoch,
+                        restorations,
                         queued,
                         begun: true,
                         placements,
@@ -372,6 +323,7 @@ impl Turns {
             }
             Work::Create(new) => {
                 // Its records are ready; they only travel in this turn's batch.
+                new.ledger.begin_epoch(making.epoch);
                 new.write(&self.store, &mut making.batch);
                 making.leaves += 1;
                 let readable = Arc::clone(&new.readable);
@@ -384,6 +336,8 @@ impl Turns {
                 });
                 AdmittedBatch::default()
             }
+            // It is done: nothing of a ledger is served before that is read again.
+            Work::Restore(_) => return Ok(None),
         };
         let newest = &in_turn.held.as_ref().expect("it was stepped").newest;
         let answer = Answer {
@@ -394,7 +348,7 @@ impl Turns {
             readable: Arc::clone(newest),
         };
         let answering = PendingReply {
-            reply,
+            reply: making.in_hand.take(),
             answer,
             share,
         };
@@ -413,7 +367,7 @@ impl Turns {
             Work::Append(ledger, statements) => (ledger, statements.received_at()),
             Work::Receipt(ledger, _, now) | Work::Tick(ledger, now) => (ledger, *now),
             // That the clock was confirmed is said before anything fires by it.
-            Work::Clock(..) | Work::Create(_) => return Ok(false),
+            Work::Clock(..) | Work::Create(_) | Work::Restore(_) => return Ok(false),
         };
         loop {
             let in_turn = &mut making.ledgers[place];
@@ -438,12 +392,21 @@ impl Turns {
         step: impl FnOnce(&mut LedgerState, &mut Turn, &mut StoreReader<'_>) -> Result<(), StepError>,
     ) -> Result<(), StepError> {
         let InTurn {
-            number, held, open, ..
+            number,
+            epoch,
+            held,
+            open,
+            ..
         } = in_turn;
         let held = match held {
             Some(held) => held,
             None => {
-                let known = self.held.lock().ledgers.remove(number);
+                let mut all = self.held.lock();
+                if all.epoch != *epoch {
+                    return Err(StepError::Superseded);
+                }
+                let known = all.ledgers.remove(number);
+                drop(all);
                 let known = match known {
                     Some(known) => known,
                     None => Held::new(ledger),
@@ -451,7 +414,7 @@ impl Turns {
                 held.insert(known)
             }
         };
-        let mut past = StoreReader::new(self, *number, watch);
+        let mut past = StoreReader::new(self, *number, *epoch, watch);
         let (_, turn) = match open {
             Some(open) => open,
             None => {
@@ -482,6 +445,7 @@ impl Turns {
         if recorded == 0 {
             // Duplicates may have brought contents that came too late the first time.
             write_records(&self.store, batch, *number, &records);
+            making.unchanged.push(ledger);
             return Ok(());
         }
         let edge = held.state.edge().clone();
@@ -526,22 +490,17 @@ impl Turns {
             })
             .collect();
         CommittableTurn {
+            epoch: making.epoch,
             batch,
             changed,
+            unchanged: std::mem::take(&mut making.unchanged),
             guarded,
             answers,
             leaves: making.leaves as u64,
             entry_bytes: making.bytes as u64,
             assessments: std::mem::take(&mut making.assessments),
             since: Instant::now(),
+            is_void: false,
         }
-    }
-}
-
-fn leaving(ledger: &InTurn) -> Leaving {
-    Leaving {
-        ledger: ledger.number,
-        used: ledger.used,
-        longest: ledger.longest,
     }
 }

@@ -21,7 +21,7 @@ const CONTEXT: &str = "deed 2026-11 turn of a partition";
 const DIGEST_BYTES: usize = 32;
 
 /// meta: the newest turn of a partition.
-#[derive(Clone, PartialEq, Eq, prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
 pub(crate) struct TurnRecord {
     /// Turns of the partition up to this one.
     #[prost(uint64, tag = "1")]
@@ -70,6 +70,12 @@ impl TurnRecord {
             number,
             digest: Bytes::copy_from_slice(hasher.finalize().as_bytes()),
         }
+    }
+
+    /// Returns true if a turn behind `after` continues the chain of which this is the newest turn. One
+    /// that does not is void.
+    pub(crate) fn is_continued_by(&self, after: &Self) -> bool {
+        self == after
     }
 }
 

@@ -31,7 +31,15 @@ async fn begin(engine: &Engine, ledger: &Arc<Ledger>, session: u8) -> InFlight {
     let request = appends.check(request).unwrap();
     let (sender, source) = (Sender::anybody(), appends.pressure.unknown());
     let ledger = Arc::clone(ledger);
-    let begun = appends.begin(ledger, request, &sender, &source, QuotaPolicy::Refuse);
+    let since = appends.shards.superseded();
+    let begun = appends.begin(
+        ledger,
+        request,
+        &sender,
+        &source,
+        QuotaPolicy::Refuse,
+        since,
+    );
     begun.await.unwrap()
 }
 

@@ -13,7 +13,6 @@ use deed_engine::{
     ledger::registry::{LedgerRegistryError, NewLedger, Page},
     ledger_name::LedgerName,
     pressure::{QUEUE_WAIT, Source, answers::PAGE_ROOM},
-    shard::NoAnswer,
 };
 
 use crate::{
@@ -60,6 +59,7 @@ impl Ledger for LedgerService {
             &caller.source(&self.0.pressure),
             request,
             QuotaPolicy::Refuse,
+            self.0.appends.shards.superseded(),
         )
         .await?;
         let answered = in_flight.finish().await.map_err(ApiError::from)?;
@@ -123,9 +123,7 @@ impl Ledger for LedgerService {
                 });
                 let room = reserving.map_err(|_| LedgerRegistryError::Overloaded)?;
                 let answer = room.create(new).blocking_answer();
-                answer
-                    .map(drop)
-                    .map_err(|NoAnswer::Stopped| LedgerRegistryError::Stopped)
+                answer.map(drop).map_err(LedgerRegistryError::from)
             };
             Ok(context
                 .registry
@@ -203,6 +201,7 @@ async fn begin(
     source: &Source,
     request: v1::AppendRequest,
     on_quota: QuotaPolicy,
+    since: u64,
 ) -> Result<InFlight, ApiError> {
     // Who may not ask learns nothing, and what is malformed is told before a ledger is looked for.
     caller.require(method, &request.ledger)?;
@@ -210,7 +209,7 @@ async fn begin(
     let ledger = context.ledger(caller, method, request.ledger()).await?;
     let sender = sender(caller, request.ledger());
     let appends = &context.appends;
-    let begun = appends.begin(ledger, request, &sender, source, on_quota);
+    let begun = appends.begin(ledger, request, &sender, source, on_quota, since);
     Ok(begun.await?)
 }
 
@@ -222,6 +221,8 @@ async fn take_in(
     taken: mpsc::Sender<Taken>,
 ) {
     let source = caller.source(&context.pressure);
+    // A stream is one order: it ends when a request of it may be void.
+    let since = context.appends.shards.superseded();
     let _open = context.metrics.stream();
     loop {
         let request = tokio::select! {
@@ -251,6 +252,7 @@ async fn take_in(
             &source,
             request,
             QuotaPolicy::HoldBack,
+            since,
         );
         let in_flight = begun.await.map_err(Status::from);
         let ends = in_flight.is_err();

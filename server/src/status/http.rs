@@ -41,6 +41,7 @@ pub(crate) fn refused(refusal: ApiError) -> Response<Body> {
         ApiError::Quota { .. } | ApiError::Full(_) => StatusCode::TOO_MANY_REQUESTS,
         ApiError::Overloaded { .. }
         | ApiError::Behind { .. }
+        | ApiError::Superseded { .. }
         | ApiError::Unavailable(_)
         | ApiError::NoSpace(_) => StatusCode::SERVICE_UNAVAILABLE,
         ApiError::Damaged(_) | ApiError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,

@@ -66,6 +66,10 @@ pub(crate) enum ApiError {
     },
     /// The caller should try again; whether the request was carried out is unknown.
     Unavailable(String),
+    /// Another writer's turn came first; the caller should send the same again.
+    Superseded {
+        retry_after: Duration,
+    },
     /// Stored data contradicts itself.
     Damaged(String),
     /// A defect.
@@ -84,6 +88,9 @@ impl From<NoAnswer> for ApiError {
             NoAnswer::Stopped => Self::Unavailable(
                 "the server stopped before it could answer; send the same bytes again".to_owned(),
             ),
+            NoAnswer::Superseded => Self::Superseded {
+                retry_after: RETRY_AFTER,
+            },
         }
     }
 }
@@ -107,6 +114,7 @@ impl From<AppendError> for ApiError {
                 metadata: [("commitments".to_owned(), commitments)].into(),
             },
             AppendError::Stopped => NoAnswer::Stopped.into(),
+            AppendError::Superseded => NoAnswer::Superseded.into(),
             AppendError::LedgerRegistry(error) => error.into(),
             AppendError::Content(error) => error.into(),
             AppendError::Read(error) => error.into(),
@@ -163,6 +171,7 @@ impl From<LedgerRegistryError> for ApiError {
             },
             LedgerRegistryError::Defect(what) => Self::Internal(what),
             LedgerRegistryError::Store(error) => error.into(),
+            LedgerRegistryError::Superseded => NoAnswer::Superseded.into(),
             LedgerRegistryError::Random(_) => Self::Internal(error.to_string()),
             LedgerRegistryError::Stopped | LedgerRegistryError::Clock(_) => {
                 Self::Unavailable(error.to_string())
@@ -291,6 +300,16 @@ impl From<ApiError> for Status {
                 Self::with_error_details(Code::FailedPrecondition, message, details)
             }
             ApiError::Unavailable(message) => Self::unavailable(message),
+            ApiError::Superseded { retry_after } => {
+                let message = format!(
+                    "another writer's turn came first; send the same again in {} ms",
+                    retry_after.as_millis()
+                );
+                let mut details =
+                    ErrorDetails::with_error_info("SUPERSEDED", "deed.v1", HashMap::new());
+                details.set_retry_info(Some(retry_after));
+                Self::with_error_details(Code::Unavailable, message, details)
+            }
             ApiError::Damaged(what) => hidden(Code::DataLoss, "stored data is damaged", &what),
             ApiError::Internal(what) => hidden(Code::Internal, "something went wrong here", &what),
         }

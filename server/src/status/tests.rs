@@ -6,7 +6,8 @@ use tonic_types::StatusExt as _;
 
 use super::ApiError;
 use deed_engine::{
-    append::AppendError, content::ContentError, pressure::RETRY_AFTER, store::disk::NoSpace,
+    append::AppendError, content::ContentError, ledger::registry::LedgerRegistryError,
+    pressure::RETRY_AFTER, shard::NoAnswer, store::disk::NoSpace,
 };
 
 fn status(error: impl Into<ApiError>) -> Status {
@@ -20,6 +21,22 @@ fn a_full_queue_names_a_time_to_come_back() {
     let details = status.get_error_details();
     let retry = details.retry_info().and_then(|retry| retry.retry_delay);
     assert_eq!(retry, Some(RETRY_AFTER));
+}
+
+/// Clients send again what is UNAVAILABLE, and not before the time that is named.
+#[test]
+fn a_superseded_request_is_to_be_sent_again() {
+    for status in [
+        status(NoAnswer::Superseded),
+        status(AppendError::Superseded),
+        status(LedgerRegistryError::Superseded),
+    ] {
+        assert_eq!(status.code(), Code::Unavailable);
+        let details = status.get_error_details();
+        assert_eq!(details.error_info().unwrap().reason, "SUPERSEDED");
+        let retry = details.retry_info().and_then(|retry| retry.retry_delay);
+        assert_eq!(retry, Some(RETRY_AFTER));
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use deed_evidence::{
 use deed_tlog::Hash;
 use thiserror::Error;
 
-use crate::store::StoreError;
+use crate::store::{StoreError, recover::LoadError};
 
 /// What became of one admitted payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,6 +124,17 @@ pub enum StepError {
     /// Nothing is wrong: the turn was given up in the middle of a batch, and so is this state.
     #[error("the turn was given up, for the server stops")]
     Interrupted,
+    /// Nothing is wrong: the turn rests on one that is void, and so does this state.
+    #[error("the turn was given up, for another writer's turn came first")]
+    Superseded,
+    #[error("the ledger cannot be read again: {0}")]
+    Restore(String),
+}
+
+impl From<LoadError> for StepError {
+    fn from(cause: LoadError) -> Self {
+        Self::Restore(cause.to_string())
+    }
 }
 
 impl From<EntryError> for StepError {
