@@ -13,6 +13,7 @@ mod proxy;
 mod reading;
 mod rotation;
 mod settling;
+mod several;
 mod shared;
 mod silence;
 mod statement_json;
