@@ -10,7 +10,7 @@ use crate::{
     error::{Error, InputError},
     head::SignedHead,
     ledger::{Ledger, Shared},
-    retry::{Backoff, within},
+    retry::within,
     signing::{Signing, Statement},
 };
 
@@ -39,11 +39,11 @@ impl Ledger {
         let envelopes = signing
             .envelopes(statements.iter())
             .map_err(InputError::from)?;
-        let mut backoff = Backoff::new(self.shared.retry);
+        let mut attempts = self.attempts();
         loop {
             let base = self.shared.trusted_head();
             let request = self.shared.request(envelopes.clone(), base.as_ref(), true);
-            let mut client = self.connection.ledger();
+            let mut client = attempts.server(&self.connection).ledger();
             match within(self.shared.timeout, client.append(request)).await {
                 Ok(answer) => {
                     let answer = answer.into_inner();
@@ -53,7 +53,7 @@ impl Ledger {
                     self.link_heads_if_due();
                     return Ok(answer);
                 }
-                Err(status) => self.wait_after(&status, &mut backoff).await?,
+                Err(status) => self.wait_after(&status, &mut attempts).await?,
             }
         }
     }

@@ -1,13 +1,15 @@
 //! Connecting to a ledger: its pin, its log keys, and the first trusted head.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use deed_proto::v1;
 use deed_tlog::{LeafIndex, VerifierKey};
+use tonic::{Response, Status};
 
 use crate::{
-    connection::Connection,
+    attempts::Attempts,
+    connection::{Connection, Server},
     error::Error,
     follow::{FollowError, LogKeyClient},
     head::SignedHead,
@@ -15,29 +17,32 @@ use crate::{
     ledger::{Ledger, Shared},
     options::{Event, Options, Verification},
     read::check_size,
-    retry::within,
-    trust::{ForkKind, KnownKeys, Pin, Refused, TrustError, TrustStore},
+    retry::RetryPolicy,
+    rpc,
+    trust::{ForkKind, KnownKeys, Pin, Refused, StateDir, TrustError, TrustStore},
 };
 
 impl Ledger {
     /// Connects, and pins the ledger if it is seen for the first time: its key and id are
     /// computed from its genesis entry, whose inclusion in the newest head is verified.
     ///
-    /// Does not wait for a server that is not there: the first connection is tried once.
+    /// Does not wait for a server that is not there: the first connection to each is tried once.
     ///
     /// # Errors
     /// [`Error::Unreachable`]; [`Error::Refused`] if there is no such ledger; [`Error::Trust`] if
     /// it is not the ledger that is pinned; [`Error::Store`].
     pub async fn connect(options: Options) -> Result<Self, Error> {
-        let connection = Connection::open_with(&options.server, options.access.clone()).await?;
+        let access = options.access.clone();
+        let connection = Connection::open_any(&options.servers, access).await?;
         let request = v1::GetLedgerRequest {
             name: options.ledger.clone(),
         };
         let timeout = Duration::from_millis(options.timeout_ms);
-        let info = within(timeout, connection.ledger().get_ledger(request))
-            .await
-            .map_err(|status| Error::of_status(&status, connection.server()))?
-            .into_inner();
+        let info = once(&connection, timeout, |server| {
+            let request = request.clone();
+            async move { server.ledger().get_ledger(request).await }
+        })
+        .await?;
         Self::trust(connection, &info, options).await
     }
 
@@ -148,22 +153,7 @@ async fn track_heads(
             interval,
         ));
     };
-    // The same server and name must lead to the same origin: else a server that renames the
-    // ledger would be trusted anew.
-    let (server, ledger) = (connection.server(), options.ledger.as_str());
-    let known = state.known_origin(server, ledger)?;
-    if let Some(known) = known
-        .as_deref()
-        .filter(|known| *known != pin.origin.as_str())
-    {
-        return Err(TrustError::OtherLedger {
-            what: "origin",
-            found: pin.origin.to_string(),
-            pinned: known.to_owned(),
-            remove: state.server_file(server, ledger).display().to_string(),
-        }
-        .into());
-    }
+    let unknown = check_origins(state, connection, options, pin)?;
     let store = state.store(&pin.origin);
     let forks = store.forks()?;
     if !forks.is_empty() {
@@ -207,10 +197,56 @@ async fn track_heads(
             HeadTracker::new(pin.clone(), keys, Some(store), head, None, interval)
         }
     };
-    if known.is_none() {
-        state.keep_origin(server, ledger, &pin.origin)?;
+    for server in unknown {
+        state.keep_origin(server, &options.ledger, &pin.origin)?;
     }
     Ok(tracker)
+}
+
+/// The same server and name must lead to the same origin: else a server that renames the ledger would be
+/// trusted anew. Of several servers that holds for each. Returns those that were never seen before.
+fn check_origins<'a>(
+    state: &StateDir,
+    connection: &'a Connection,
+    options: &Options,
+    pin: &Pin,
+) -> Result<Vec<&'a str>, Error> {
+    let ledger = options.ledger.as_str();
+    let mut unknown = Vec::new();
+    for server in connection.servers() {
+        match state.known_origin(server, ledger)? {
+            None => unknown.push(server),
+            Some(known) if known == pin.origin.as_str() => {}
+            Some(known) => {
+                return Err(TrustError::OtherLedger {
+                    what: "origin",
+                    found: pin.origin.to_string(),
+                    pinned: known,
+                    remove: state.server_file(server, ledger).display().to_string(),
+                }
+                .into());
+            }
+        }
+    }
+    Ok(unknown)
+}
+
+/// Calls an rpc once at each server, until one answers.
+async fn once<T, F>(
+    connection: &Connection,
+    timeout: Duration,
+    rpc: impl Fn(Server) -> F,
+) -> Result<T, Error>
+where
+    F: Future<Output = Result<Response<T>, Status>>,
+{
+    let mut attempts = Attempts::new(connection, RetryPolicy::never());
+    rpc::call(connection, timeout, &mut attempts, None, rpc)
+        .await
+        .map_err(|failure| {
+            let server = attempts.server(connection).url();
+            Error::of_status(&failure.status, server)
+        })
 }
 
 fn compare(pinned: &Pin, found: &Pin, store: &TrustStore) -> Result<(), TrustError> {
@@ -299,22 +335,23 @@ async fn genesis_head(
     client: &LogKeyClient<'_>,
     keys: &mut KnownKeys,
 ) -> Result<SignedHead, Error> {
-    let (pin, server) = (client.pin, client.connection.server());
+    let pin = client.pin;
     let mut wanted = None;
     loop {
+        let size = wanted
+            .as_ref()
+            .map_or(0, |head: &SignedHead| head.head.size.get());
         let request = v1::GetInclusionProofRequest {
             ledger: client.ledger.to_owned(),
             leaf: Some(v1::get_inclusion_proof_request::Leaf::LeafIndex(0)),
-            tree_size: wanted
-                .as_ref()
-                .map_or(0, |head: &SignedHead| head.head.size.get()),
-            min_size: 0,
+            tree_size: size,
+            min_size: size,
         };
-        let mut rpc = client.connection.log();
-        let answer = within(client.timeout, rpc.get_inclusion_proof(request))
-            .await
-            .map_err(|status| Error::of_status(&status, server))?
-            .into_inner();
+        let answer = once(client.connection, client.timeout, |server| {
+            let request = request.clone();
+            async move { server.log().get_inclusion_proof(request).await }
+        })
+        .await?;
         let head = match keys.open(&answer.checkpoint) {
             Ok(head) => head,
             Err(error) if error.is_unknown_key() && wanted.is_none() => {

@@ -1,6 +1,12 @@
-//! An HTTP/2 connection to a server.
+//! Connections to the servers of a ledger.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use deed_proto::v1::{
     actions_client::ActionsClient, content_client::ContentClient as ContentRpc,
@@ -37,12 +43,24 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection with the clients of all services. Reconnects by itself at the next call after
-/// it was lost. Clones share it.
+/// A connection to one server, or to several that have the same ledgers: calls go to one of them, and to
+/// the next one when a call failed in a way that may pass. Reconnects by itself at the next call after it
+/// was lost. Clones share it, and the choice of the server.
 #[derive(Debug, Clone)]
 pub struct Connection {
-    server: Arc<str>,
+    /// Never empty.
+    servers: Arc<[Server]>,
+    /// The addresses of all servers, for messages and evidence: one log key signs for all of them.
+    names: Arc<str>,
+    /// Position of the server that new calls go to.
+    current: Arc<AtomicUsize>,
     access: Arc<Access>,
+}
+
+/// One server, with the clients of all services.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    url: Arc<str>,
     ledger: LedgerClient<Transport>,
     log: LogClient<Transport>,
     content: ContentRpc<Transport>,
@@ -64,43 +82,144 @@ impl Connection {
     /// [`Error::Input`] if that is no such address, or what was given does not fit it;
     /// [`Error::Unreachable`] if nobody answers within 5 seconds, or TLS fails.
     pub async fn open_with(server: &str, access: Access) -> Result<Self, Error> {
-        let url = || InputError::ServerUrl {
-            url: server.to_owned(),
+        Self::open_any(&[server], access).await
+    }
+
+    /// Connects to the first of `servers` that is there; the others are connected to when they are
+    /// needed. All of them get the same credentials.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if one of the addresses is none, or does not fit what was given;
+    /// [`Error::Unreachable`] if no server is there: each has 5 seconds.
+    pub async fn open_any(servers: &[impl AsRef<str>], access: Access) -> Result<Self, Error> {
+        let servers = servers.iter().map(AsRef::as_ref);
+        let endpoints = servers
+            .map(|server| Ok((server, endpoint(server, &access)?)))
+            .collect::<Result<Vec<_>, Error>>()?;
+        let mut connected = Vec::with_capacity(endpoints.len());
+        let mut first = None;
+        let mut failures: Vec<(&str, String)> = Vec::new();
+        for (position, (server, endpoint)) in endpoints.iter().enumerate() {
+            let channel = match first {
+                None => match endpoint.connect().await {
+                    Ok(channel) => {
+                        first = Some(position);
+                        channel
+                    }
+                    Err(error) => {
+                        failures.push((server, explained(&innermost(&error))));
+                        endpoint.connect_lazy()
+                    }
+                },
+                Some(_) => endpoint.connect_lazy(),
+            };
+            connected.push(Server::new(server, channel, &access.bearer()));
+        }
+        let Some(first) = first else {
+            return Err(unreachable(&failures));
         };
-        let endpoint = Endpoint::from_shared(server.to_owned()).map_err(|_| url())?;
-        let endpoint = match endpoint.uri().scheme_str() {
-            Some("http") if access.needs_tls() => return Err(InputError::NoTls.into()),
-            // A token in clear is anybody's who listens.
-            Some("http") if access.has_token() && !is_loopback(&endpoint) => {
-                return Err(InputError::TokenInClear.into());
-            }
-            Some("http") => endpoint,
-            Some("https") => {
-                endpoint
-                    .tls_config(access.tls())
-                    .map_err(|error| InputError::Certificates {
-                        reason: innermost(&error),
-                    })?
-            }
-            _ => return Err(url().into()),
-        };
-        let channel = endpoint
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_frame_size(FRAME_BYTES_MAX)
-            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-            .connect()
-            .await
-            .map_err(|error| Error::Unreachable {
-                server: server.to_owned(),
-                reason: explained(&innermost(&error)),
-            })?;
-        let bearer = access.bearer();
+        let names: Vec<&str> = endpoints.iter().map(|(server, _)| *server).collect();
         Ok(Self {
-            server: server.into(),
+            names: names.join(", ").into(),
+            servers: connected.into(),
+            current: Arc::new(AtomicUsize::new(first)),
+            access: Arc::new(access),
+        })
+    }
+
+    /// Connections that are opened when they are needed.
+    #[cfg(test)]
+    pub(crate) fn lazy(servers: &[&str]) -> Self {
+        let access = Access::new();
+        let opened = servers.iter().map(|server| {
+            let channel = endpoint(server, &access).unwrap().connect_lazy();
+            Server::new(server, channel, &access.bearer())
+        });
+        Self {
+            servers: opened.collect(),
+            names: servers.join(", ").into(),
+            current: Arc::default(),
+            access: Arc::new(access),
+        }
+    }
+
+    /// The address, as given, of the server that calls go to now.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        &self.at(self.current()).url
+    }
+
+    /// The addresses of all servers, in the order in which they were given.
+    pub fn servers(&self) -> impl Iterator<Item = &str> {
+        self.servers.iter().map(|server| &*server.url)
+    }
+
+    /// The client of the writing service.
+    #[must_use]
+    pub fn ledger(&self) -> LedgerClient<Transport> {
+        self.at(self.current()).ledger()
+    }
+
+    /// The client of the reading service.
+    #[must_use]
+    pub fn log(&self) -> LogClient<Transport> {
+        self.at(self.current()).log()
+    }
+
+    /// The client of the content service.
+    #[must_use]
+    pub fn content(&self) -> ContentRpc<Transport> {
+        self.at(self.current()).content()
+    }
+
+    /// The client of the service for acts: clearance, tasks, findings, search.
+    #[must_use]
+    pub fn actions(&self) -> ActionsClient<Transport> {
+        self.at(self.current()).actions()
+    }
+
+    /// A further connection to the same servers, with the same credentials.
+    pub(crate) async fn again(&self) -> Result<Self, Error> {
+        let servers: Vec<&str> = self.servers().collect();
+        Self::open_any(&servers, Access::clone(&self.access)).await
+    }
+
+    /// Returns the number of servers.
+    pub(crate) fn count(&self) -> usize {
+        self.servers.len()
+    }
+
+    /// Returns the position of the server that new calls go to.
+    pub(crate) fn current(&self) -> usize {
+        self.current.load(Ordering::Relaxed)
+    }
+
+    /// Returns the server at `position`.
+    pub(crate) fn at(&self, position: usize) -> &Server {
+        &self.servers[position % self.servers.len()]
+    }
+
+    /// Returns the position of the server behind the one at `failed`, to which new calls go from now on;
+    /// unless another call has found a better one meanwhile.
+    pub(crate) fn move_on(&self, failed: usize) -> usize {
+        let next = (failed + 1) % self.servers.len();
+        let (set, seen) = (Ordering::Relaxed, Ordering::Relaxed);
+        // Another call's choice stays.
+        let _ = self.current.compare_exchange(failed, next, set, seen);
+        next
+    }
+
+    /// Returns the addresses of all servers, for messages and evidence.
+    pub(crate) fn names(&self) -> &str {
+        &self.names
+    }
+}
+
+impl Server {
+    fn new(url: &str, channel: Channel, bearer: &Bearer) -> Self {
+        let (url, bearer) = (url.into(), bearer.clone());
+        Self {
+            url,
             ledger: LedgerClient::with_interceptor(channel.clone(), bearer.clone())
                 .max_decoding_message_size(ANSWER_BYTES_MAX),
             log: LogClient::with_interceptor(channel.clone(), bearer.clone())
@@ -109,43 +228,81 @@ impl Connection {
                 .max_decoding_message_size(ANSWER_BYTES_MAX),
             actions: ActionsClient::with_interceptor(channel, bearer)
                 .max_decoding_message_size(ANSWER_BYTES_MAX),
-            access: Arc::new(access),
-        })
+        }
     }
 
     /// The server's address as given.
-    #[must_use]
-    pub fn server(&self) -> &str {
-        &self.server
+    pub(crate) fn url(&self) -> &str {
+        &self.url
     }
 
-    /// The client of the writing service.
-    #[must_use]
-    pub fn ledger(&self) -> LedgerClient<Transport> {
+    pub(crate) fn ledger(&self) -> LedgerClient<Transport> {
         self.ledger.clone()
     }
 
-    /// The client of the reading service.
-    #[must_use]
-    pub fn log(&self) -> LogClient<Transport> {
+    pub(crate) fn log(&self) -> LogClient<Transport> {
         self.log.clone()
     }
 
-    /// The client of the content service.
-    #[must_use]
-    pub fn content(&self) -> ContentRpc<Transport> {
+    pub(crate) fn content(&self) -> ContentRpc<Transport> {
         self.content.clone()
     }
 
-    /// The client of the service for acts: clearance, tasks, findings, search.
-    #[must_use]
-    pub fn actions(&self) -> ActionsClient<Transport> {
+    pub(crate) fn actions(&self) -> ActionsClient<Transport> {
         self.actions.clone()
     }
+}
 
-    /// A further connection to the same server, with the same credentials.
-    pub(crate) async fn again(&self) -> Result<Self, Error> {
-        Self::open_with(&self.server, Access::clone(&self.access)).await
+/// Returns the transport's settings for `server`, if the credentials fit its address.
+fn endpoint(server: &str, access: &Access) -> Result<Endpoint, InputError> {
+    let url = || InputError::ServerUrl {
+        url: server.to_owned(),
+    };
+    let endpoint = Endpoint::from_shared(server.to_owned()).map_err(|_| url())?;
+    let endpoint = match endpoint.uri().scheme_str() {
+        Some("http") if access.needs_tls() => return Err(InputError::NoTls),
+        // A token in clear is anybody's who listens.
+        Some("http") if access.has_token() && !is_loopback(&endpoint) => {
+            return Err(InputError::TokenInClear);
+        }
+        Some("http") => endpoint,
+        Some("https") => {
+            endpoint
+                .tls_config(access.tls())
+                .map_err(|error| InputError::Certificates {
+                    reason: innermost(&error),
+                })?
+        }
+        _ => return Err(url()),
+    };
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT))
+}
+
+/// Returns the error for servers of which none is there. Without any server the list is empty.
+fn unreachable(failures: &[(&str, String)]) -> Error {
+    match failures {
+        [] => InputError::ServerUrl { url: String::new() }.into(),
+        [(server, reason)] => Error::Unreachable {
+            server: (*server).to_owned(),
+            reason: reason.clone(),
+        },
+        several => {
+            let servers: Vec<&str> = several.iter().map(|(server, _)| *server).collect();
+            let reasons = several
+                .iter()
+                .map(|(server, reason)| format!("{server}: {reason}"));
+            Error::Unreachable {
+                server: servers.join(", "),
+                reason: reasons.collect::<Vec<_>>().join("; "),
+            }
+        }
     }
 }
 

@@ -14,9 +14,10 @@ use tonic_types::StatusExt as _;
 use crate::{
     answer::{Answer, read_items},
     append::check_request,
+    attempts::Attempts,
     error::{AnswerError, Error, InputError},
     ledger::Ledger,
-    retry::{Backoff, within},
+    retry::{RetryPolicy, is_transient, within},
     signing::{Signing, Statement},
     trust::TrustError,
 };
@@ -101,7 +102,9 @@ impl ContentClient {
                 }
             }
         });
-        let mut rpc = self.ledger.connection.content();
+        let connection = &self.ledger.connection;
+        let position = connection.current();
+        let mut rpc = connection.at(position).content();
         let answer = rpc.put_content(ReceiverStream::new(receiver)).await;
         let read: Result<(), std::io::Error> = reading.await.map_err(|_| Error::Ended)?;
         match answer {
@@ -116,7 +119,12 @@ impl ContentClient {
                 read.map_err(|error| InputError::Content {
                     reason: error.to_string(),
                 })?;
-                Err(Error::of_status(&status, self.ledger.connection.server()))
+                let server = connection.at(position).url();
+                if is_transient(&status) {
+                    // The next call goes to another server.
+                    connection.move_on(position);
+                }
+                Err(Error::of_status(&status, server))
             }
         }
     }
@@ -131,7 +139,7 @@ impl ContentClient {
         salt: &Salt,
         content: Bytes,
     ) -> Result<bool, Error> {
-        let mut backoff = Backoff::new(self.ledger.shared.retry);
+        let mut attempts = self.ledger.attempts();
         loop {
             let begin = v1::PutContentBegin {
                 ledger: self.ledger.shared.name.clone(),
@@ -146,11 +154,11 @@ impl ContentClient {
             let parts =
                 std::iter::once(Part::Begin(begin)).chain(chunks.into_iter().map(Part::Chunk));
             let requests = parts.map(|part| v1::PutContentRequest { part: Some(part) });
-            let mut rpc = self.ledger.connection.content();
+            let mut rpc = attempts.server(&self.ledger.connection).content();
             let call = rpc.put_content(tokio_stream::iter(requests.collect::<Vec<_>>()));
             match within(self.ledger.shared.timeout, call).await {
                 Ok(answer) => return Ok(answer.into_inner().already_held),
-                Err(status) => self.ledger.wait_after(&status, &mut backoff).await?,
+                Err(status) => self.ledger.wait_after(&status, &mut attempts).await?,
             }
         }
     }
@@ -169,12 +177,20 @@ impl ContentClient {
             ledger: self.ledger.shared.name.clone(),
             commitment: Bytes::copy_from_slice(digest.as_bytes()),
         };
-        let (timeout, server) = (self.ledger.shared.timeout, self.ledger.connection.server());
-        let mut rpc = self.ledger.connection.content();
-        let mut stream = match within(timeout, rpc.get_content(request)).await {
-            Ok(stream) => stream.into_inner(),
-            Err(status) => return absent(&status, server),
+        let (timeout, connection) = (self.ledger.shared.timeout, &self.ledger.connection);
+        // Each server once: what was written to `out` cannot be taken back.
+        let mut attempts = Attempts::new(connection, RetryPolicy::never());
+        let mut stream = loop {
+            let mut rpc = attempts.server(connection).content();
+            match within(timeout, rpc.get_content(request.clone())).await {
+                Ok(stream) => break stream.into_inner(),
+                Err(status) if is_transient(&status) => {
+                    self.ledger.wait_after(&status, &mut attempts).await?;
+                }
+                Err(status) => return absent(&status, attempts.server(connection).url()),
+            }
         };
+        let server = attempts.server(connection).url();
         let mut opening: Option<(Committer, u64)> = None;
         let mut read = 0;
         loop {
@@ -246,9 +262,9 @@ impl ContentClient {
         };
         let answer = self
             .ledger
-            .call(|connection| {
+            .call(|server| {
                 let request = request.clone();
-                async move { connection.content().erase_content(request).await }
+                async move { server.content().erase_content(request).await }
             })
             .await?;
         let twins = answer.twins.iter().map(|digest| {
@@ -278,9 +294,9 @@ impl ContentClient {
         };
         let answer = self
             .ledger
-            .call(|connection| {
+            .call(|server| {
                 let request = request.clone();
-                async move { connection.content().erase_content(request).await }
+                async move { server.content().erase_content(request).await }
             })
             .await?;
         let erased = answer.erased;

@@ -7,11 +7,7 @@ use deed_proto::v1;
 use deed_tlog::{LeafIndex, TreeSize};
 use tonic::{Status, Streaming};
 
-use crate::{
-    error::Error,
-    ledger::Ledger,
-    retry::{Backoff, within},
-};
+use crate::{attempts::Attempts, error::Error, ledger::Ledger, retry::within};
 
 /// Entries from one leaf to another. Survives lost connections.
 ///
@@ -20,7 +16,7 @@ use crate::{
 #[derive(Debug)]
 pub struct EntryStream {
     ledger: Ledger,
-    backoff: Backoff,
+    attempts: Attempts,
     messages: Option<Streaming<v1::GetEntriesResponse>>,
     /// The first of `waiting`, or the next one to come.
     next: u64,
@@ -34,7 +30,7 @@ impl Ledger {
     pub fn entries(&self, start: LeafIndex, size: TreeSize) -> EntryStream {
         EntryStream {
             ledger: self.clone(),
-            backoff: Backoff::new(self.shared.retry),
+            attempts: self.attempts(),
             messages: None,
             next: start.get(),
             end: size.get(),
@@ -57,12 +53,12 @@ impl EntryStream {
             }
             match self.message().await {
                 Ok(entries) => {
-                    self.backoff.reset();
+                    self.attempts.reset();
                     self.waiting = entries.into();
                 }
                 Err(status) => {
                     self.messages = None;
-                    self.ledger.wait_after(&status, &mut self.backoff).await?;
+                    self.ledger.wait_after(&status, &mut self.attempts).await?;
                 }
             }
         }
@@ -78,9 +74,9 @@ impl EntryStream {
                     ledger: self.ledger.shared.name.clone(),
                     start: self.next,
                     end: self.end,
-                    min_size: 0,
+                    min_size: self.ledger.shared.min_size(),
                 };
-                let mut client = self.ledger.connection.log();
+                let mut client = self.attempts.server(&self.ledger.connection).log();
                 let answer = within(timeout, client.get_entries(request)).await?;
                 self.messages.insert(answer.into_inner())
             }

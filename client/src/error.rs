@@ -22,6 +22,33 @@ pub enum Error {
         /// The transport's message.
         reason: String,
     },
+    /// A server has fewer leaves than this client has seen.
+    #[error("{}", behind(server, *found, *trusted))]
+    Behind {
+        /// The server's address.
+        server: String,
+        /// Size of its newest head, of which it was checked here that the trusted one continues it. `None`
+        /// if it shows no head.
+        found: Option<u64>,
+        /// Size of the head that is trusted.
+        trusted: u64,
+    },
+    /// Of two signed heads it is not known if one continues the other.
+    #[error(
+        "two heads of the ledger are signed, of size {old_size} and of size {new_size}, and no server that \
+         answers shows that one continues the other; {server} does not answer: {reason}. A server lags \
+         behind the others, or has lost entries. Try again when all servers answer"
+    )]
+    NotShown {
+        /// Size of the smaller head.
+        old_size: u64,
+        /// Size of the larger one.
+        new_size: u64,
+        /// The address of a server that does not answer.
+        server: String,
+        /// The transport's message, or the server's words.
+        reason: String,
+    },
     /// The server answered with an error.
     #[error("the server refuses ({code:?}): {message}")]
     Refused {
@@ -238,6 +265,8 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Unreachable { .. }
+            | Self::Behind { .. }
+            | Self::NotShown { .. }
             | Self::Refused { .. }
             | Self::Unauthenticated { .. }
             | Self::NotAllowed { .. }
@@ -276,8 +305,22 @@ impl From<TrustError> for Error {
     }
 }
 
+/// Returns the message for a server that is behind. Only with a size in `found` was anything checked.
+fn behind(server: &str, found: Option<u64>, trusted: u64) -> String {
+    match found {
+        Some(found) => format!(
+            "{server} lags: its newest head has size {found}, and the head of size {trusted} that is \
+             trusted continues it, as was checked here. Try again later, or ask another server"
+        ),
+        None => format!(
+            "{server} says that it has fewer than the {trusted} leaves of the head that is trusted, and \
+             shows no head of its own. It lags, or hides what it has lost: ask another server"
+        ),
+    }
+}
+
 /// A server's words for a terminal: no control characters, bounded.
-fn sentence(message: &str) -> String {
+pub(crate) fn sentence(message: &str) -> String {
     const CHARS_MAX: usize = 500;
     message
         .chars()

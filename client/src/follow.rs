@@ -16,7 +16,9 @@ use deed_tlog::{
 use tonic::{Code, Response, Status};
 
 use crate::{
-    connection::Connection,
+    attempts::Attempts,
+    connection::{Connection, Server},
+    consistency::{Asked, Unproven},
     error::{AnswerError, Error},
     head::SignedHead,
     link_heads::read_proof,
@@ -79,7 +81,7 @@ impl LogKeyClient<'_> {
         known: &KnownKeys,
         trusted: Option<&SignedHead>,
     ) -> Result<Option<Followed>, FollowError> {
-        let messages = self.log_keys().await?;
+        let messages = self.log_keys(trusted).await?;
         let mut chain = LogKeyChain::begin(self.genesis_entry).map_err(fails)?;
         let mut keys = known.clone();
         let mut heads: Vec<(SignedHead, ConsistencyProof)> = Vec::new();
@@ -166,29 +168,18 @@ impl LogKeyClient<'_> {
                 Err(contradiction(ForkKind::SameSize, None))
             };
         }
-        let request = v1::GetConsistencyProofRequest {
-            ledger: self.ledger.to_owned(),
-            old_size: older.head.size.get(),
-            new_size: head.head.size.get(),
-            min_size: 0,
+        let asked = Asked {
+            connection: self.connection,
+            ledger: self.ledger,
+            timeout: self.timeout,
+            retry: self.retry,
+            observer: None,
+            patient: true,
         };
-        let answer = self
-            .call(|connection| {
-                let request = request.clone();
-                async move { connection.log().get_consistency_proof(request).await }
-            })
-            .await;
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(status)
-                if matches!(
-                    status.code(),
-                    Code::OutOfRange | Code::NotFound | Code::InvalidArgument
-                ) =>
-            {
-                return Err(contradiction(ForkKind::NoProof, None));
-            }
-            Err(status) => return Err(self.failed(&status).into()),
+        let answer = match asked.consistency(&older.head, &head.head).await {
+            Ok(proofs) => proofs.chosen,
+            Err(Unproven::Denied) => return Err(contradiction(ForkKind::NoProof, None)),
+            Err(Unproven::Unknown(error)) => return Err(error.into()),
         };
         let proof = read_proof(&answer.hashes)?;
         verify_consistency(&proof, &older.head, &head.head)
@@ -205,15 +196,15 @@ impl LogKeyClient<'_> {
         let request = v1::GetTreeHeadRequest {
             ledger: self.ledger.to_owned(),
             consistency_from: Some(handover.head.size.get()),
-            min_size: 0,
+            min_size: handover.head.size.get(),
         };
         let answer = self
-            .call(|connection| {
+            .call(|server| {
                 let request = request.clone();
-                async move { connection.log().get_tree_head(request).await }
+                async move { server.log().get_tree_head(request).await }
             })
             .await
-            .map_err(|status| self.failed(&status))?;
+            .map_err(|(_, error)| error)?;
         let head = keys
             .open(&answer.checkpoint)
             .map_err(|source| TrustError::of_head(source, self.pin, keys))?;
@@ -239,25 +230,33 @@ impl LogKeyClient<'_> {
         Ok((head, proof))
     }
 
-    async fn log_keys(&self) -> Result<Vec<v1::GetLogKeysResponse>, FollowError> {
-        let answer = self.call(|connection| self.read_log_keys(connection)).await;
+    /// Asks a server that has at least the tree of the head that is `trusted`.
+    async fn log_keys(
+        &self,
+        trusted: Option<&SignedHead>,
+    ) -> Result<Vec<v1::GetLogKeysResponse>, FollowError> {
+        let min_size = trusted.map_or(0, |trusted| trusted.head.size.get());
+        let answer = self
+            .call(|server| self.read_log_keys(server, min_size))
+            .await;
         match answer {
             Ok(messages) => Ok(messages),
             // A server of a version in which no key is ever replaced.
-            Err(status) if status.code() == Code::Unimplemented => Ok(Vec::new()),
-            Err(status) => Err(self.failed(&status).into()),
+            Err((Code::Unimplemented, _)) => Ok(Vec::new()),
+            Err((_, error)) => Err(error.into()),
         }
     }
 
     async fn read_log_keys(
         &self,
-        connection: Connection,
+        server: Server,
+        min_size: u64,
     ) -> Result<Response<Vec<v1::GetLogKeysResponse>>, Status> {
         let request = v1::GetLogKeysRequest {
             ledger: self.ledger.to_owned(),
-            min_size: 0,
+            min_size,
         };
-        let mut stream = connection.log().get_log_keys(request).await?.into_inner();
+        let mut stream = server.log().get_log_keys(request).await?.into_inner();
         let (mut messages, mut entries) = (Vec::new(), 0);
         while let Some(message) = within(self.timeout, stream.message()).await? {
             entries += message.entries.len();
@@ -270,15 +269,18 @@ impl LogKeyClient<'_> {
         Ok(Response::new(messages))
     }
 
-    async fn call<T, F>(&self, rpc: impl Fn(Connection) -> F) -> Result<T, Status>
+    async fn call<T, F>(&self, rpc: impl Fn(Server) -> F) -> Result<T, (Code, Error)>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        rpc::call(self.connection, self.timeout, self.retry, |_, _, _| {}, rpc).await
-    }
-
-    fn failed(&self, status: &Status) -> Error {
-        Error::of_status(status, self.connection.server())
+        let mut attempts = Attempts::new(self.connection, self.retry);
+        rpc::call(self.connection, self.timeout, &mut attempts, None, rpc)
+            .await
+            .map_err(|failure| {
+                let server = attempts.server(self.connection).url();
+                let status = &failure.status;
+                (status.code(), Error::of_status(status, server))
+            })
     }
 }
 

@@ -5,15 +5,16 @@ use std::sync::atomic::Ordering;
 use deed_evidence::receipt::consistency_proof;
 use deed_proto::v1;
 use deed_tlog::{ConsistencyProof, TreeHead};
-use tonic::Code;
 
 use crate::{
+    consistency::{Asked, Unproven},
     error::Error,
     follow::FollowError,
     head::SignedHead,
     head_tracker::{HeadTracker, lock},
     ledger::Ledger,
     options::Event,
+    retry::RetryPolicy,
     trust::{Advance, ForkKind, Refused, TrustError, TrustStore},
 };
 
@@ -57,7 +58,7 @@ impl Ledger {
             (unlinked.newest().clone(), unlinked.behind())
         };
         for older in &behind {
-            self.link(tracker, older, &newest).await?;
+            self.link(tracker, older, &newest, true).await?;
         }
         let Some(store) = &tracker.store else {
             return Ok(());
@@ -70,13 +71,13 @@ impl Ledger {
                     // Another process stored a head that it verified. Ours must lead to it, or
                     // the other way round.
                     if other.head.size <= newest.head.size {
-                        self.link(tracker, &other, &newest).await?;
+                        self.link(tracker, &other, &newest, true).await?;
                         *stored = Some(other.head);
                         continue;
                     }
-                    let proof = self.prove_between(tracker, &newest, &other).await?;
+                    let proof = self.prove_between(tracker, &newest, &other, true).await?;
                     let taken = lock(&tracker.unlinked).observe(&other, &newest, Some(&proof));
-                    taken.map_err(|refused| tracker.refuse(refused, self.connection.server()))?;
+                    taken.map_err(|refused| tracker.refuse(refused, self.connection.names()))?;
                     *stored = Some(other.head);
                     return Ok(());
                 }
@@ -96,9 +97,9 @@ impl Ledger {
     ) -> Result<SignedHead, Error> {
         tracker.check_failure()?;
         let head = self.open_head(tracker, note).await?;
-        tracker.observe_head(&head, base, proof, self.connection.server())?;
+        tracker.observe_head(&head, base, proof, self.connection.names())?;
         if head.head.size < base.head.size {
-            self.link(tracker, &head, base).await?;
+            self.link(tracker, &head, base, true).await?;
         }
         Ok(head)
     }
@@ -117,7 +118,7 @@ impl Ledger {
                 Err(error) => error,
             };
             if !error.is_unknown_key() || !self.follow_log_keys(tracker).await? {
-                return Err(tracker.refuse_head(error, note, self.connection.server()));
+                return Err(tracker.refuse_head(error, note, self.connection.names()));
             }
         }
     }
@@ -128,7 +129,7 @@ impl Ledger {
         let seen = tracker.keys();
         let _following = tracker.following.lock().await;
         tracker.check_failure()?;
-        let server = self.connection.server();
+        let server = self.connection.names();
         let (known, trusted) = (tracker.keys(), tracker.newest());
         if known != seen {
             // Somebody else has followed meanwhile.
@@ -215,58 +216,60 @@ impl Ledger {
         tracker: &HeadTracker,
         older: &SignedHead,
         newer: &SignedHead,
+        patient: bool,
     ) -> Result<(), Error> {
         let proof = if older.head.size < newer.head.size {
-            self.prove_between(tracker, older, newer).await?
+            self.prove_between(tracker, older, newer, patient).await?
         } else {
             ConsistencyProof::default()
         };
         let linked = lock(&tracker.unlinked).link(older, newer, &proof);
-        linked.map_err(|refused| tracker.refuse(refused, self.connection.server()))
+        linked.map_err(|refused| tracker.refuse(refused, self.connection.names()))
     }
 
-    /// Asks for the proof between two signed heads of different sizes. A server that signed both
-    /// and cannot give it has forked, or lost what it signed.
+    /// Asks for the proof between two signed heads of different sizes. If every server denies it, the
+    /// ledger has forked, or lost what it signed. Without `patient` each server is asked once, and does not
+    /// wait for a tree that it lacks.
     async fn prove_between(
         &self,
         tracker: &HeadTracker,
         older: &SignedHead,
         newer: &SignedHead,
+        patient: bool,
     ) -> Result<ConsistencyProof, Error> {
-        let request = v1::GetConsistencyProofRequest {
-            ledger: self.shared.name.clone(),
-            old_size: older.head.size.get(),
-            new_size: newer.head.size.get(),
-            min_size: 0,
+        let (shared, connection) = (&self.shared, &self.connection);
+        let asked = Asked {
+            connection,
+            ledger: &shared.name,
+            timeout: shared.timeout,
+            retry: if patient {
+                shared.retry
+            } else {
+                RetryPolicy::never()
+            },
+            observer: Some(&shared.observer),
+            patient,
         };
-        let answer = self
-            .call(|connection| {
-                let request = request.clone();
-                async move { connection.log().get_consistency_proof(request).await }
-            })
-            .await;
-        let server = self.connection.server();
-        match answer {
-            Ok(answer) => {
+        match asked.consistency(&older.head, &newer.head).await {
+            Ok(proofs) => {
                 // The proof comes with a signed head of the newer size: if the server forked,
                 // that one differs from ours, which proves it without any proof.
-                let signed = self.open_head(tracker, &answer.checkpoint).await?;
-                if signed.head.size == newer.head.size && signed.head.root != newer.head.root {
-                    let refused = Refused::contradiction(ForkKind::SameSize, newer, &signed, None);
-                    return Err(tracker.refuse(refused, server));
+                let mut signed = vec![self.open_head(tracker, &proofs.chosen.checkpoint).await?];
+                let others = proofs.failing.iter();
+                signed.extend(others.filter_map(|other| tracker.open(&other.checkpoint).ok()));
+                let is_other =
+                    |head: &TreeHead| head.size == newer.head.size && head.root != newer.head.root;
+                if let Some(other) = signed.iter().find(|signed| is_other(&signed.head)) {
+                    let refused = Refused::contradiction(ForkKind::SameSize, newer, other, None);
+                    return Err(tracker.refuse(refused, connection.names()));
                 }
-                read_proof(&answer.hashes)
+                read_proof(&proofs.chosen.hashes)
             }
-            Err(call)
-                if matches!(
-                    call.status.code(),
-                    Code::OutOfRange | Code::NotFound | Code::InvalidArgument
-                ) =>
-            {
+            Err(Unproven::Denied) => {
                 let refused = Refused::contradiction(ForkKind::NoProof, older, newer, None);
-                Err(tracker.refuse(refused, server))
+                Err(tracker.refuse(refused, connection.names()))
             }
-            Err(call) => Err(call.error),
+            Err(Unproven::Unknown(error)) => Err(error),
         }
     }
 
@@ -276,20 +279,30 @@ impl Ledger {
     /// # Errors
     /// [`Error::Trust`] if it does not verify; [`Error::Unreachable`] and [`Error::Refused`].
     pub async fn trust_note(&self, note: &[u8]) -> Result<SignedHead, Error> {
-        let Some(tracker) = &self.shared.tracker else {
-            return Ok(self.shared.open_unverified(note)?);
-        };
+        match &self.shared.tracker {
+            Some(tracker) => self.compare_note(tracker, note, true).await,
+            None => Ok(self.shared.open_unverified(note)?),
+        }
+    }
+
+    /// As [`trust_note`](Self::trust_note). Without `patient` each server is asked once.
+    pub(crate) async fn compare_note(
+        &self,
+        tracker: &HeadTracker,
+        note: &[u8],
+        patient: bool,
+    ) -> Result<SignedHead, Error> {
         tracker.check_failure()?;
         let head = self.open_head(tracker, note).await?;
         let newest = tracker.newest();
         let same_size = lock(&tracker.unlinked).compare_with_same_size(&head);
-        same_size.map_err(|refused| tracker.refuse(refused, self.connection.server()))?;
+        same_size.map_err(|refused| tracker.refuse(refused, self.connection.names()))?;
         if head.head.size > newest.head.size {
-            let proof = self.prove_between(tracker, &newest, &head).await?;
+            let proof = self.prove_between(tracker, &newest, &head, patient).await?;
             let taken = lock(&tracker.unlinked).observe(&head, &newest, Some(&proof));
-            taken.map_err(|refused| tracker.refuse(refused, self.connection.server()))?;
+            taken.map_err(|refused| tracker.refuse(refused, self.connection.names()))?;
         } else {
-            self.link(tracker, &head, &newest).await?;
+            self.link(tracker, &head, &newest, patient).await?;
         }
         Ok(head)
     }

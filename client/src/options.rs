@@ -21,7 +21,8 @@ pub enum Verification {
 /// The options of a connection to a ledger.
 #[derive(Debug, Clone)]
 pub struct Options {
-    pub(crate) server: String,
+    /// Never empty.
+    pub(crate) servers: Vec<String>,
     pub(crate) ledger: String,
     pub(crate) access: Access,
     pub(crate) state: Option<StateDir>,
@@ -40,7 +41,7 @@ impl Options {
     #[must_use]
     pub fn new(server: impl Into<String>, ledger: impl Into<String>) -> Self {
         Self {
-            server: server.into(),
+            servers: vec![server.into()],
             ledger: ledger.into(),
             access: Access::new(),
             state: None,
@@ -51,6 +52,15 @@ impl Options {
             timeout_ms: 60_000,
             observer: Observer::default(),
         }
+    }
+
+    /// Adds a server that has the same ledger, for example a copy. A call that fails in a way that may pass
+    /// goes to the next server, in the order in which they were added, and from the last to the first. All
+    /// get the same credentials, and all of their heads have to be of one history.
+    #[must_use]
+    pub fn or_server(mut self, server: impl Into<String>) -> Self {
+        self.servers.push(server.into());
+        self
     }
 
     /// Sets the credentials of the client, and the authorities that certify the server.
@@ -144,6 +154,17 @@ pub enum Event {
         count: usize,
         /// The directory of their evidence.
         directory: PathBuf,
+    },
+    /// A server failed in a way that may pass, and the next one is asked.
+    OtherServer {
+        /// The address of the server that failed.
+        failed: String,
+        /// The address of the next one.
+        next: String,
+        /// The failure.
+        reason: String,
+        /// The server says that it has fewer leaves than this client has seen.
+        behind: bool,
     },
     /// Something failed that may pass.
     Retrying {

@@ -17,11 +17,12 @@ use tonic::{Code, Response};
 
 use crate::{
     answer::Receipt,
+    connection::Server,
     error::{AnswerError, Error},
     head::SignedHead,
     head_tracker::HeadTracker,
     ledger::Ledger,
-    read::{Leaf, ProvenEntry, check_not_stale, check_size},
+    read::{Leaf, ProvenEntry, check_not_stale, check_tree},
     retry::within,
     signing::Signing,
     trust::TrustError,
@@ -143,16 +144,16 @@ impl Ledger {
                 (index, _) => Asked::LeafIndex(index.map_or(0, LeafIndex::get)),
             }),
             tree_size: size.map_or(0, TreeSize::get),
-            min_size: 0,
+            min_size: self.shared.min_size(),
         };
         let proof = self
-            .call(|connection| {
+            .call(|server| {
                 let request = request.clone();
-                async move { connection.log().get_batch_proof(request).await }
+                async move { server.log().get_batch_proof(request).await }
             })
             .await?;
         let head = self.trust_note(&proof.checkpoint).await?;
-        check_size(&head, size)?;
+        check_tree(&head, size, request.min_size)?;
         let fails = |error: &dyn std::fmt::Display| TrustError::BatchProof {
             reason: error.to_string(),
         };
@@ -256,7 +257,7 @@ impl Ledger {
     ) -> Result<(v1::GetTrustChainResponse, SignedHead), Error> {
         let trusted = self.shared.tracker.as_ref().map(HeadTracker::newest);
         let messages = self
-            .call(|connection| self.read_trust_chain(connection, start))
+            .call(|server| self.read_trust_chain(server, start))
             .await?;
         let mut messages = messages.into_iter();
         let mut chain = messages.next().ok_or(AnswerError::Missing {
@@ -274,19 +275,15 @@ impl Ledger {
 
     async fn read_trust_chain(
         &self,
-        connection: crate::Connection,
+        server: Server,
         start: u64,
     ) -> Result<Response<Vec<v1::GetTrustChainResponse>>, tonic::Status> {
         let request = v1::GetTrustChainRequest {
             ledger: self.shared.name.clone(),
             start,
-            min_size: 0,
+            min_size: self.shared.min_size(),
         };
-        let mut stream = connection
-            .log()
-            .get_trust_chain(request)
-            .await?
-            .into_inner();
+        let mut stream = server.log().get_trust_chain(request).await?.into_inner();
         let (mut messages, mut entries) = (Vec::new(), 0);
         while let Some(message) = within(self.shared.timeout, stream.message()).await? {
             entries += message.entries.len();
@@ -326,12 +323,12 @@ impl Ledger {
         let request = v1::GetSessionRequest {
             ledger: self.shared.name.clone(),
             session: Bytes::copy_from_slice(session.as_bytes()),
-            min_size: 0,
+            min_size: self.shared.min_size(),
         };
         let answer = self
-            .call(|connection| {
+            .call(|server| {
                 let request = request.clone();
-                async move { connection.log().get_session(request).await }
+                async move { server.log().get_session(request).await }
             })
             .await;
         let info = match answer {

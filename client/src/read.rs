@@ -10,12 +10,13 @@ use deed_tlog::{
 use tonic::{Code, Response, Status, Streaming};
 
 use crate::{
+    attempts::Attempts,
     error::{AnswerError, Error, InputError},
     head::{Head, SignedHead},
     head_tracker::HeadTracker,
     ledger::Ledger,
     link_heads::read_proof,
-    retry::{Backoff, within},
+    retry::within,
     trust::TrustError,
 };
 
@@ -104,11 +105,11 @@ impl Ledger {
         let request = v1::GetTreeHeadRequest {
             ledger: self.shared.name.clone(),
             consistency_from: consistency_from.map(TreeSize::get),
-            min_size: 0,
+            min_size: consistency_from.map_or(0, TreeSize::get),
         };
-        self.call(|connection| {
+        self.call(|server| {
             let request = request.clone();
-            async move { connection.log().get_tree_head(request).await }
+            async move { server.log().get_tree_head(request).await }
         })
         .await
     }
@@ -134,16 +135,16 @@ impl Ledger {
                 }),
             }),
             tree_size: size.map_or(0, TreeSize::get),
-            min_size: 0,
+            min_size: self.shared.min_size(),
         };
         let answer = self
-            .call(|connection| {
+            .call(|server| {
                 let request = request.clone();
-                async move { connection.log().get_inclusion_proof(request).await }
+                async move { server.log().get_inclusion_proof(request).await }
             })
             .await?;
         let head = self.trust_note(&answer.checkpoint).await?;
-        check_size(&head, size)?;
+        check_tree(&head, size, request.min_size)?;
         let hash = Hash::try_from(answer.leaf_hash.as_ref()).map_err(|_| AnswerError::Missing {
             what: "a leaf hash of 32 bytes",
         })?;
@@ -180,13 +181,13 @@ impl Ledger {
             ledger: self.shared.name.clone(),
             start: index.get(),
             end,
-            min_size: 0,
+            min_size: self.shared.min_size(),
         };
         let message = self
-            .call(|connection| {
+            .call(|server| {
                 let request = request.clone();
                 async move {
-                    let entries = connection.log().get_entries(request).await?;
+                    let entries = server.log().get_entries(request).await?;
                     entries.into_inner().message().await.map(Response::new)
                 }
             })
@@ -218,9 +219,10 @@ impl Ledger {
         old: TreeSize,
         new: Option<TreeSize>,
     ) -> Result<ProvenConsistency, Error> {
+        let min_size = self.shared.min_size();
         let answer = self.consistency(old, new).await?;
         let new_head = self.trust_note(&answer.checkpoint).await?;
-        check_size(&new_head, new)?;
+        check_tree(&new_head, new, min_size)?;
         let old_head = if old.is_zero() {
             None
         } else {
@@ -258,12 +260,12 @@ impl Ledger {
             ledger: self.shared.name.clone(),
             old_size: old.get(),
             new_size: new.map_or(0, TreeSize::get),
-            min_size: 0,
+            min_size: self.shared.min_size(),
         };
         let answer = self
-            .call(|connection| {
+            .call(|server| {
                 let request = request.clone();
-                async move { connection.log().get_consistency_proof(request).await }
+                async move { server.log().get_consistency_proof(request).await }
             })
             .await?;
         Ok(answer)
@@ -279,7 +281,7 @@ impl Ledger {
         }
         Ok(HeadWatch {
             ledger: self.clone(),
-            backoff: Backoff::new(self.shared.retry),
+            attempts: self.attempts(),
             stream: None,
             reported: None,
         })
@@ -291,7 +293,7 @@ impl Ledger {
 #[derive(Debug)]
 pub struct HeadWatch {
     ledger: Ledger,
-    backoff: Backoff,
+    attempts: Attempts,
     stream: Option<OpenWatch>,
     /// Size of the last head that was handed out.
     reported: Option<TreeSize>,
@@ -340,7 +342,7 @@ impl HeadWatch {
                 Err(status) => status,
             };
             self.stream = None;
-            ledger.wait_after(&status, &mut self.backoff).await?;
+            ledger.wait_after(&status, &mut self.attempts).await?;
         }
     }
 
@@ -351,7 +353,7 @@ impl HeadWatch {
         let is_news = self.reported.is_none_or(|reported| reported < size);
         if is_news {
             self.reported = Some(size);
-            self.backoff.reset();
+            self.attempts.reset();
         }
         is_news
     }
@@ -368,9 +370,9 @@ impl HeadWatch {
                 let request = v1::WatchTreeHeadsRequest {
                     ledger: self.ledger.shared.name.clone(),
                     consistency_from: Some(last.head.size.get()),
-                    min_size: 0,
+                    min_size: last.head.size.get(),
                 };
-                let mut client = self.ledger.connection.log();
+                let mut client = self.attempts.server(&self.ledger.connection).log();
                 let answer = within(timeout, client.watch_tree_heads(request)).await?;
                 self.stream.insert(OpenWatch {
                     messages: answer.into_inner(),
@@ -421,13 +423,7 @@ impl HeadWatch {
 /// The newest head must not be older than the one that the request named: it was signed before
 /// the request was made. That it leads to the other one is known by then.
 pub(crate) fn check_not_stale(newest: &SignedHead, trusted: &SignedHead) -> Result<(), TrustError> {
-    if newest.head.size < trusted.head.size {
-        return Err(TrustError::Stale {
-            found: newest.head.size.get(),
-            trusted: trusted.head.size.get(),
-        });
-    }
-    Ok(())
+    check_grown(newest, trusted.head.size.get())
 }
 
 /// The server must speak of the leaf that was asked for.
@@ -446,6 +442,31 @@ fn check_leaf(asked: Leaf, index: LeafIndex, hash: Hash) -> Result<(), AnswerErr
         found,
         wanted,
     })
+}
+
+/// The tree must be that of `wanted` leaves, or the newest one: with at least the `min_size` leaves that the
+/// request named.
+pub(crate) fn check_tree(
+    head: &SignedHead,
+    wanted: Option<TreeSize>,
+    min_size: u64,
+) -> Result<(), TrustError> {
+    match wanted {
+        Some(_) => check_size(head, wanted),
+        None => check_grown(head, min_size),
+    }
+}
+
+/// The newest tree must have at least the `min_size` leaves that the request named.
+pub(crate) fn check_grown(head: &SignedHead, min_size: u64) -> Result<(), TrustError> {
+    let found = head.head.size.get();
+    if found < min_size {
+        return Err(TrustError::Stale {
+            found,
+            trusted: min_size,
+        });
+    }
+    Ok(())
 }
 
 pub(crate) fn check_size(head: &SignedHead, wanted: Option<TreeSize>) -> Result<(), TrustError> {

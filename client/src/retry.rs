@@ -102,15 +102,6 @@ impl Backoff {
         self.waited_ms = waited_ms;
         Some(Duration::from_millis(pause_ms))
     }
-
-    /// [`pause`](Self::pause) after a status, with jitter of the system's random numbers. `None`
-    /// too if the status says that trying again is of no use.
-    pub(crate) fn pause_after(&mut self, status: &Status) -> Option<Duration> {
-        if !is_transient(status) {
-            return None;
-        }
-        self.pause(asked_ms(status), getrandom::u32().unwrap_or(u32::MAX / 2))
-    }
 }
 
 /// Returns true if the same request may succeed later.
@@ -144,7 +135,7 @@ pub(crate) fn timed_out() -> Status {
 }
 
 /// Returns the pause that `google.rpc.RetryInfo` asks for, in milliseconds, rounded up.
-fn asked_ms(status: &Status) -> Option<u64> {
+pub(crate) fn asked_ms(status: &Status) -> Option<u64> {
     let delay = status.get_details_retry_info()?.retry_delay?;
     Some(u64::try_from(delay.as_micros().div_ceil(1000)).unwrap_or(u64::MAX))
 }
@@ -184,7 +175,8 @@ mod tests {
     fn the_server_is_given_the_time_that_it_asks_for() {
         let details = ErrorDetails::with_retry_info(Some(Duration::from_micros(1_500_001)));
         let status = Status::with_error_details(Code::ResourceExhausted, "too much waits", details);
-        let pause = Backoff::new(POLICY).pause_after(&status).unwrap();
+        let pause = Backoff::new(POLICY).pause(asked_ms(&status), u32::MAX);
+        let pause = pause.unwrap();
         assert!((1_501..=1_877).contains(&pause.as_millis()), "{pause:?}");
     }
 
@@ -205,19 +197,9 @@ mod tests {
             Code::DataLoss,
             Code::Internal,
         ] {
-            assert_eq!(
-                Backoff::new(POLICY).pause_after(&Status::new(code, "")),
-                None
-            );
+            assert!(!is_transient(&Status::new(code, "")));
         }
-        assert!(
-            Backoff::new(POLICY)
-                .pause_after(&Status::unavailable(""))
-                .is_some()
-        );
-        assert_eq!(
-            Backoff::new(RetryPolicy::never()).pause_after(&Status::unavailable("")),
-            None
-        );
+        assert!(is_transient(&Status::unavailable("")));
+        assert_eq!(Backoff::new(RetryPolicy::never()).pause(None, 0), None);
     }
 }

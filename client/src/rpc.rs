@@ -1,71 +1,126 @@
-//! Calls to the server, with their retries.
+//! Calls to the servers, with their retries.
 
 use std::{future::Future, time::Duration};
 
 use tonic::{Response, Status};
 
 use crate::{
-    connection::Connection,
+    attempts::{Attempts, Lacking, Next, is_behind},
+    connection::{Connection, Server},
     error::Error,
     ledger::{Ledger, Shared},
-    options::Event,
-    retry::{Backoff, RetryPolicy, within},
+    options::{Event, Observer},
+    retry::within,
 };
 
-/// Calls an rpc until it answers or fails for good. `before_retry` gets the number of the next attempt,
-/// the pause before it and the status of the last one. Returns the last status.
+/// Calls an rpc until it answers or fails for good. The failure has the last status; `attempts` knows the
+/// server that it came from.
 pub(crate) async fn call<T, F>(
     connection: &Connection,
     timeout: Duration,
-    retry: RetryPolicy,
-    before_retry: impl Fn(u32, Duration, &Status),
-    rpc: impl Fn(Connection) -> F,
-) -> Result<T, Status>
+    attempts: &mut Attempts,
+    observer: Option<&Observer>,
+    rpc: impl Fn(Server) -> F,
+) -> Result<T, Failure>
 where
     F: Future<Output = Result<Response<T>, Status>>,
 {
-    let mut backoff = Backoff::new(retry);
     loop {
-        match within(timeout, rpc(connection.clone())).await {
+        let status = match within(timeout, rpc(attempts.server(connection).clone())).await {
             Ok(answer) => return Ok(answer.into_inner()),
-            Err(status) => {
-                let Some(pause) = backoff.pause_after(&status) else {
-                    return Err(status);
-                };
-                before_retry(backoff.attempts(), pause, &status);
+            Err(status) => status,
+        };
+        let failed = attempts.server(connection);
+        match attempts.after(connection, &status) {
+            Next::Server => {
+                if let Some(observer) = observer {
+                    report_other(observer, failed, attempts.server(connection), &status);
+                }
+            }
+            Next::After(pause) => {
+                if let Some(observer) = observer {
+                    report_retry(observer, attempts.count(), pause, &status);
+                }
                 tokio::time::sleep(pause).await;
             }
+            Next::Nothing(lacking) => return Err(Failure { status, lacking }),
         }
     }
 }
 
+/// A call that failed for good.
+pub(crate) struct Failure {
+    /// The last status.
+    pub(crate) status: Status,
+    /// Present if servers lack what was asked for.
+    pub(crate) lacking: Option<Lacking>,
+}
+
 impl Ledger {
+    /// Begins the attempts of a call, at the server that new calls go to.
+    pub(crate) fn attempts(&self) -> Attempts {
+        Attempts::new(&self.connection, self.shared.retry)
+    }
+
     /// Calls an rpc until it answers, or fails for good.
-    pub(crate) async fn call<T, F>(&self, rpc: impl Fn(Connection) -> F) -> Result<T, CallError>
+    pub(crate) async fn call<T, F>(&self, rpc: impl Fn(Server) -> F) -> Result<T, CallError>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let shared = &self.shared;
-        let report = |attempt, pause, status: &Status| shared.report_retry(attempt, pause, status);
-        call(&self.connection, shared.timeout, shared.retry, report, rpc)
-            .await
-            .map_err(|status| CallError {
-                error: Error::of_status(&status, self.connection.server()),
-                status,
-            })
+        let (shared, mut attempts) = (&self.shared, self.attempts());
+        loop {
+            let (timeout, observer) = (shared.timeout, Some(&shared.observer));
+            let answer = call(&self.connection, timeout, &mut attempts, observer, &rpc).await;
+            let failure = match answer {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            if let Err(error) = self.give_up(&failure, &mut attempts).await {
+                let status = failure.status;
+                return Err(CallError { status, error });
+            }
+        }
     }
 
     /// Waits before the next attempt, or says why there is none.
     pub(crate) async fn wait_after(
         &self,
         status: &Status,
-        backoff: &mut Backoff,
+        attempts: &mut Attempts,
     ) -> Result<(), Error> {
-        let Some(pause) = backoff.pause_after(status) else {
-            return Err(Error::of_status(status, self.connection.server()));
+        let observer = &self.shared.observer;
+        let failed = attempts.server(&self.connection);
+        let lacking = match attempts.after(&self.connection, status) {
+            Next::Server => {
+                report_other(observer, failed, attempts.server(&self.connection), status);
+                return Ok(());
+            }
+            Next::After(pause) => {
+                report_retry(observer, attempts.count(), pause, status);
+                tokio::time::sleep(pause).await;
+                return Ok(());
+            }
+            Next::Nothing(lacking) => lacking,
         };
-        self.shared.report_retry(backoff.attempts(), pause, status);
-        tokio::time::sleep(pause).await;
+        let status = status.clone();
+        self.give_up(&Failure { status, lacking }, attempts).await
+    }
+
+    /// Returns why there is no further attempt. If servers are behind, they have to show their heads first;
+    /// when one is not behind any more, another attempt is worth it, and nothing is returned.
+    async fn give_up(&self, failure: &Failure, attempts: &mut Attempts) -> Result<(), Error> {
+        let server = attempts.server(&self.connection).url();
+        let error = || Error::of_status(&failure.status, server);
+        let behind = failure.lacking.as_ref().and_then(|lacking| lacking.behind);
+        let (Some(behind), Some(tracker)) = (behind, &self.shared.tracker) else {
+            return Err(error());
+        };
+        self.look_behind(tracker, behind).await?;
+        if attempts.explained {
+            // Its head is as large as what is trusted, and yet it says that it has less, again and again.
+            return Err(error());
+        }
+        attempts.note_explained();
         Ok(())
     }
 }
@@ -83,11 +138,27 @@ impl From<CallError> for Error {
 }
 
 impl Shared {
-    pub(crate) fn report_retry(&self, attempt: u32, pause: Duration, status: &Status) {
-        self.observer.report(&Event::Retrying {
-            attempt,
-            pause_ms: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
-            reason: status.message().to_owned(),
-        });
+    /// Returns the size of the largest tree that was verified: what is read must not come from a smaller
+    /// one. 0 with verification switched off.
+    pub(crate) fn min_size(&self) -> u64 {
+        let tracker = self.tracker.as_ref();
+        tracker.map_or(0, |tracker| tracker.newest().head.size.get())
     }
+}
+
+fn report_retry(observer: &Observer, attempt: u32, pause: Duration, status: &Status) {
+    observer.report(&Event::Retrying {
+        attempt,
+        pause_ms: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+        reason: status.message().to_owned(),
+    });
+}
+
+fn report_other(observer: &Observer, failed: &Server, next: &Server, status: &Status) {
+    observer.report(&Event::OtherServer {
+        failed: failed.url().to_owned(),
+        next: next.url().to_owned(),
+        reason: status.message().to_owned(),
+        behind: is_behind(status),
+    });
 }

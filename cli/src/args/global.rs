@@ -16,15 +16,18 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Common options")]
 pub(crate) struct Global {
-    /// Address of the server: a URL, or HOST:PORT (http:// on this machine, https:// elsewhere)
+    /// Address of the server: a URL, or HOST:PORT (http:// on this machine, https:// elsewhere). Several
+    /// servers of one ledger stand between commas, or the option is given again: the next one is asked
+    /// when one does not answer
     #[arg(
         long,
         global = true,
         env = "DEED_SERVER",
         default_value = "http://127.0.0.1:7733",
-        value_name = "URL"
+        value_name = "URL",
+        value_delimiter = ','
     )]
-    server: String,
+    server: Vec<String>,
 
     /// Name of the ledger
     #[arg(long, global = true, env = "DEED_LEDGER", value_name = "NAME")]
@@ -69,12 +72,17 @@ impl Global {
             .ok_or_else(|| Failure::usage("name a ledger with --ledger or DEED_LEDGER"))
     }
 
-    /// The server's URL.
-    pub(crate) fn server_url(&self) -> Cow<'_, str> {
-        server_url(
-            &self.server,
-            self.ca.is_some() || self.client_cert.is_some(),
-        )
+    /// The server's URL; of several servers all of them, for a message.
+    pub(crate) fn server_url(&self) -> String {
+        self.server_urls().join(", ")
+    }
+
+    fn server_urls(&self) -> Vec<Cow<'_, str>> {
+        let has_certificates = self.ca.is_some() || self.client_cert.is_some();
+        let servers = self.server.iter();
+        servers
+            .map(|server| server_url(server, has_certificates))
+            .collect()
     }
 
     /// Connects to the ledger that was named.
@@ -84,10 +92,15 @@ impl Global {
     }
 
     pub(crate) fn options(&self, ledger: &str) -> CommandResult<Options> {
-        let mut options = Options::new(self.server_url(), ledger)
+        let mut servers = self.server_urls().into_iter();
+        let first = servers.next().unwrap_or_default();
+        let mut options = Options::new(first, ledger)
             .access(self.access()?)
             .state(self.state()?)
             .observer(report_event);
+        for server in servers {
+            options = options.or_server(server);
+        }
         if let Some(vkey) = &self.vkey {
             options = options.vkey(vkey.clone());
         }
@@ -96,7 +109,7 @@ impl Global {
 
     /// Connects to the server, whatever ledger is meant.
     pub(crate) async fn connection(&self) -> CommandResult<Connection> {
-        Ok(Connection::open_with(&self.server_url(), self.access()?).await?)
+        Ok(Connection::open_any(&self.server_urls(), self.access()?).await?)
     }
 
     /// Certificates and token. What is secret comes from files that nobody else may read, or from
@@ -206,6 +219,20 @@ fn report_event(event: &Event) {
             "warning: this ledger has shown {count} fork(s); see {}/fork-*.json",
             directory.display()
         ),
+        Event::OtherServer {
+            failed,
+            next,
+            reason,
+            behind,
+        } => {
+            let what = if *behind { "is behind" } else { "failed" };
+            format!(
+                "{} {what}, {} is asked: {}",
+                printable(failed),
+                printable(next),
+                printable(reason)
+            )
+        }
         Event::Retrying {
             attempt,
             pause_ms,

@@ -7,6 +7,7 @@ mod imports;
 mod offline;
 mod policy;
 mod scene;
+mod servers;
 mod trust_shown;
 mod whims;
 mod words;

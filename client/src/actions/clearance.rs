@@ -10,11 +10,12 @@ use super::{
     proven::{ProvenStatement, missing, nonsense},
 };
 use crate::{
+    attempts::Attempts,
     error::Error,
     head::SignedHead,
     ledger::Ledger,
-    read::Leaf,
-    retry::{Backoff, within},
+    read::{Leaf, check_grown},
+    retry::within,
     trust::TrustError,
 };
 
@@ -65,8 +66,10 @@ pub struct ClearanceWatch {
     intent: LeafIndex,
     /// True if nothing is checked.
     trusting: bool,
-    backoff: Backoff,
+    attempts: Attempts,
     stream: Option<Open>,
+    /// The stream is of trees of at least so many leaves.
+    min_size: u64,
     /// The last state that was handed out.
     reported: Option<Standing>,
 }
@@ -98,8 +101,9 @@ impl Ledger {
             ledger: self.clone(),
             intent,
             trusting: self.shared.tracker.is_none(),
-            backoff: Backoff::new(self.shared.retry),
+            attempts: self.attempts(),
             stream: None,
+            min_size: 0,
             reported: None,
         }
     }
@@ -132,14 +136,14 @@ impl ClearanceWatch {
                     if reported.is_some_and(|reported| reported.says_the_same(&standing)) {
                         continue;
                     }
-                    self.backoff.reset();
+                    self.attempts.reset();
                     self.reported = Some(standing.clone());
                     return Ok(Some(standing));
                 }
                 Err(status) => status,
             };
             self.stream = None;
-            self.ledger.wait_after(&status, &mut self.backoff).await?;
+            self.ledger.wait_after(&status, &mut self.attempts).await?;
         }
     }
 
@@ -164,9 +168,10 @@ impl ClearanceWatch {
                 let request = v1::AwaitClearanceRequest {
                     ledger: self.ledger.shared.name.clone(),
                     intent_leaf: self.intent.get(),
-                    min_size: 0,
+                    min_size: self.ledger.shared.min_size(),
                 };
-                let mut client = self.ledger.connection.actions();
+                self.min_size = request.min_size;
+                let mut client = self.attempts.server(&self.ledger.connection).actions();
                 let answer = within(timeout, client.await_clearance(request)).await?;
                 self.stream.insert(Open {
                     messages: answer.into_inner(),
@@ -186,6 +191,7 @@ impl ClearanceWatch {
     /// A stream that goes on is asked at another time than the report, which may be further.
     async fn take(&self, answer: v1::ClearanceResponse) -> Result<Standing, Error> {
         let head = self.ledger.trust_note(&answer.checkpoint).await?;
+        check_grown(&head, self.min_size)?;
         let state = answer.state();
         if state == IntentState::Unspecified {
             return Err(missing("the Intent's state"));

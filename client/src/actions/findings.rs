@@ -5,10 +5,12 @@ use deed_proto::v1::{self, FindingKind, Severity};
 use tonic::{Status, Streaming};
 
 use crate::{
+    attempts::Attempts,
     error::{AnswerError, Error},
     head::SignedHead,
-    ledger::Ledger,
-    retry::{Backoff, within},
+    ledger::{Ledger, Shared},
+    read::check_grown,
+    retry::within,
 };
 
 /// A filter of findings.
@@ -52,14 +54,16 @@ pub struct SeenFindings {
 pub struct FindingsWatch {
     ledger: Ledger,
     filter: FindingFilter,
-    backoff: Backoff,
+    attempts: Attempts,
     stream: Option<Streaming<v1::WatchFindingsResponse>>,
+    /// The stream is of trees of at least so many leaves.
+    min_size: u64,
 }
 
 impl FindingFilter {
-    fn list(&self, ledger: &str, page_size: u32) -> v1::ListFindingsRequest {
+    fn list(&self, ledger: &Shared, page_size: u32) -> v1::ListFindingsRequest {
         v1::ListFindingsRequest {
-            ledger: ledger.to_owned(),
+            ledger: ledger.name.clone(),
             start_leaf: self.start.0,
             start_number: self.start.1,
             page_size,
@@ -68,7 +72,7 @@ impl FindingFilter {
             task: self.task.map_or_else(bytes::Bytes::new, |task| {
                 bytes::Bytes::copy_from_slice(task.as_bytes())
             }),
-            min_size: 0,
+            min_size: ledger.min_size(),
         }
     }
 
@@ -120,14 +124,15 @@ impl Ledger {
         filter: &FindingFilter,
         page_size: u32,
     ) -> Result<FindingsPage, Error> {
-        let request = filter.list(&self.shared.name, page_size);
+        let request = filter.list(&self.shared, page_size);
         let answer = self
-            .call(|connection| {
+            .call(|server| {
                 let request = request.clone();
-                async move { connection.actions().list_findings(request).await }
+                async move { server.actions().list_findings(request).await }
             })
             .await?;
         let head = self.trust_note(&answer.checkpoint).await?;
+        check_grown(&head, request.min_size)?;
         filter.check(&answer.findings, head.head.size.get())?;
         let next = answer.next_leaf.map(|leaf| (leaf, answer.next_number));
         let last = answer.findings.last();
@@ -155,8 +160,9 @@ impl Ledger {
         FindingsWatch {
             ledger: self.clone(),
             filter,
-            backoff: Backoff::new(self.shared.retry),
+            attempts: self.attempts(),
             stream: None,
+            min_size: 0,
         }
     }
 }
@@ -172,7 +178,7 @@ impl FindingsWatch {
                 Ok(answer) => return self.take(answer).await,
                 Err(status) => {
                     self.stream = None;
-                    self.ledger.wait_after(&status, &mut self.backoff).await?;
+                    self.ledger.wait_after(&status, &mut self.attempts).await?;
                 }
             }
         }
@@ -182,16 +188,17 @@ impl FindingsWatch {
         let stream = match &mut self.stream {
             Some(stream) => stream,
             None => {
-                let list = self.filter.list(&self.ledger.shared.name, 0);
+                let list = self.filter.list(&self.ledger.shared, 0);
+                self.min_size = list.min_size;
                 let request = v1::WatchFindingsRequest {
                     ledger: list.ledger,
                     start_leaf: list.start_leaf,
                     start_number: list.start_number,
                     kinds: list.kinds,
                     severity_min: list.severity_min,
-                    min_size: 0,
+                    min_size: list.min_size,
                 };
-                let mut client = self.ledger.connection.actions();
+                let mut client = self.attempts.server(&self.ledger.connection).actions();
                 let call = client.watch_findings(request);
                 let answer = within(self.ledger.shared.timeout, call).await?;
                 self.stream.insert(answer.into_inner())
@@ -204,6 +211,7 @@ impl FindingsWatch {
 
     async fn take(&mut self, answer: v1::WatchFindingsResponse) -> Result<SeenFindings, Error> {
         let head = self.ledger.trust_note(&answer.checkpoint).await?;
+        check_grown(&head, self.min_size)?;
         let size = head.head.size.get();
         let of_all_tasks = FindingFilter {
             task: None,
@@ -224,7 +232,7 @@ impl FindingsWatch {
         }
         self.filter.start = self.filter.start.max((answer.searched_to, 0));
         if self.filter.start > before {
-            self.backoff.reset();
+            self.attempts.reset();
         }
         // The rpc knows no task.
         let task = self.filter.task;

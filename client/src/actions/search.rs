@@ -8,10 +8,12 @@ use tonic::{Status, Streaming};
 
 use super::proven::{ProvenStatement, missing};
 use crate::{
+    attempts::Attempts,
     error::Error,
     head::SignedHead,
-    ledger::Ledger,
-    retry::{Backoff, within},
+    ledger::{Ledger, Shared},
+    read::check_grown,
+    retry::within,
     trust::TrustError,
 };
 
@@ -51,7 +53,7 @@ pub struct Search {
     ledger: Ledger,
     /// The rest of the search.
     terms: SearchTerms,
-    backoff: Backoff,
+    attempts: Attempts,
     stream: Option<Open>,
     searched_to: u64,
     indexed_to: u64,
@@ -63,6 +65,8 @@ struct Open {
     messages: Streaming<v1::SearchResponse>,
     /// The head that the inclusion proofs lead to; in the first message.
     head: Option<SignedHead>,
+    /// It is of a tree of at least so many leaves.
+    min_size: u64,
 }
 
 impl Ledger {
@@ -71,7 +75,7 @@ impl Ledger {
     pub fn search(&self, terms: SearchTerms) -> Search {
         Search {
             ledger: self.clone(),
-            backoff: Backoff::new(self.shared.retry),
+            attempts: self.attempts(),
             searched_to: terms.start,
             indexed_to: 0,
             ended: terms.limit == Some(0),
@@ -95,7 +99,7 @@ impl Search {
                 Ok(None) => self.ended = true,
                 Err(status) => {
                     self.stream = None;
-                    self.ledger.wait_after(&status, &mut self.backoff).await?;
+                    self.ledger.wait_after(&status, &mut self.attempts).await?;
                 }
             }
         }
@@ -126,12 +130,14 @@ impl Search {
             Some(open) => open,
             None => {
                 let with_proofs = self.ledger.shared.tracker.is_some();
-                let request = request(&self.terms, &self.ledger.shared.name, with_proofs);
-                let mut client = self.ledger.connection.actions();
+                let request = request(&self.terms, &self.ledger.shared, with_proofs);
+                let mut client = self.attempts.server(&self.ledger.connection).actions();
+                let min_size = request.min_size;
                 let answer = within(timeout, client.search(request)).await?;
                 self.stream.insert(Open {
                     messages: answer.into_inner(),
                     head: None,
+                    min_size,
                 })
             }
         };
@@ -143,7 +149,9 @@ impl Search {
             return Ok(Vec::new());
         };
         if open.head.is_none() || !answer.checkpoint.is_empty() {
-            open.head = Some(self.ledger.trust_note(&answer.checkpoint).await?);
+            let head = self.ledger.trust_note(&answer.checkpoint).await?;
+            check_grown(&head, open.min_size)?;
+            open.head = Some(head);
         }
         let head = open.head.as_ref().ok_or(missing("the tree head"))?;
         let proven = self.ledger.shared.tracker.as_ref().map(|_| &head.head);
@@ -163,17 +171,17 @@ impl Search {
         self.indexed_to = self.indexed_to.max(answer.indexed_to);
         self.ended = self.terms.limit == Some(0);
         if self.searched_to > before {
-            self.backoff.reset();
+            self.attempts.reset();
         }
         self.ledger.link_heads_if_due();
         Ok(found)
     }
 }
 
-fn request(terms: &SearchTerms, ledger: &str, with_proofs: bool) -> v1::SearchRequest {
+fn request(terms: &SearchTerms, ledger: &Shared, with_proofs: bool) -> v1::SearchRequest {
     let key = terms.correlation_key.clone();
     v1::SearchRequest {
-        ledger: ledger.to_owned(),
+        ledger: ledger.name.clone(),
         start: terms.start,
         end: terms.end.unwrap_or_default(),
         limit: terms.limit.unwrap_or_default(),
@@ -191,7 +199,7 @@ fn request(terms: &SearchTerms, ledger: &str, with_proofs: bool) -> v1::SearchRe
         correlation_key: key.map(|(kind, value)| v1::CorrelationKey { kind, value }),
         finding: terms.finding.unwrap_or_default().into(),
         with_proofs,
-        min_size: 0,
+        min_size: ledger.min_size(),
     }
 }
 

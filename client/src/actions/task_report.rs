@@ -8,11 +8,12 @@ use tonic::Status;
 
 use super::proven::{ProvenStatement, missing};
 use crate::{
+    attempts::Attempts,
     error::{AnswerError, Error, InputError},
     head::SignedHead,
     ledger::Ledger,
     read::check_not_stale,
-    retry::{Backoff, within},
+    retry::within,
     trust::TrustError,
 };
 
@@ -114,12 +115,12 @@ impl Ledger {
     }
 
     async fn whole_task(&self, task: TaskId) -> Result<Vec<v1::GetTaskResponse>, Error> {
-        let mut backoff = Backoff::new(self.shared.retry);
+        let mut attempts = self.attempts();
         loop {
-            match self.read_task(task).await {
+            match self.read_task(task, &attempts).await {
                 Ok(Ok(messages)) => return Ok(messages),
                 Ok(Err(too_long)) => return Err(too_long.into()),
-                Err(status) => self.wait_after(&status, &mut backoff).await?,
+                Err(status) => self.wait_after(&status, &mut attempts).await?,
             }
         }
     }
@@ -128,14 +129,15 @@ impl Ledger {
     async fn read_task(
         &self,
         task: TaskId,
+        attempts: &Attempts,
     ) -> Result<Result<Vec<v1::GetTaskResponse>, InputError>, Status> {
         let request = v1::GetTaskRequest {
             ledger: self.shared.name.clone(),
             task: bytes::Bytes::copy_from_slice(task.as_bytes()),
-            min_size: 0,
+            min_size: self.shared.min_size(),
         };
         let timeout = self.shared.timeout;
-        let mut client = self.connection.actions();
+        let mut client = attempts.server(&self.connection).actions();
         let stream = within(timeout, client.get_task(request)).await?;
         let mut stream = stream.into_inner();
         let (mut messages, mut bytes, mut pieces) = (Vec::new(), 0, 0);
@@ -172,9 +174,9 @@ impl Ledger {
             task: bytes::Bytes::copy_from_slice(task.as_bytes()),
         };
         let answer = self
-            .call(|connection| {
+            .call(|server| {
                 let request = request.clone();
-                async move { connection.actions().request_task_receipt(request).await }
+                async move { server.actions().request_task_receipt(request).await }
             })
             .await?;
         let head = self.trust_note(&answer.checkpoint).await?;

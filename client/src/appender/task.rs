@@ -14,10 +14,11 @@ use tonic::{Status, Streaming};
 use super::{AppenderOptions, Request, request::Place};
 use crate::{
     answer::{Answer, Appended},
+    attempts::Attempts,
     error::{AnswerError, Error, InputError},
     ledger::Ledger,
     options::Event,
-    retry::{Backoff, timed_out},
+    retry::timed_out,
     signing::Signing,
 };
 
@@ -38,7 +39,7 @@ pub(super) struct Task {
     sent: VecDeque<Request>,
     /// Requests to be sent again, in order. All of them were sent before the ones in `sent`.
     held: VecDeque<Request>,
-    backoff: Backoff,
+    attempts: Attempts,
 }
 
 /// A stream of requests and answers, until it breaks or ends.
@@ -67,7 +68,7 @@ impl Task {
         requests_max: usize,
         incoming: mpsc::Receiver<Request>,
     ) -> Self {
-        let backoff = Backoff::new(ledger.shared.retry);
+        let attempts = ledger.attempts();
         Self {
             ledger,
             with_proofs: options.with_proofs,
@@ -78,7 +79,7 @@ impl Task {
             next_request: None,
             sent: VecDeque::new(),
             held: VecDeque::new(),
-            backoff,
+            attempts,
         }
     }
 
@@ -102,7 +103,7 @@ impl Task {
             // Requests without an answer may or may not be recorded. They are sent again, in order; the
             // server answers recorded statements as duplicates.
             self.held.append(&mut self.sent);
-            self.ledger.wait_after(&status, &mut self.backoff).await?;
+            self.ledger.wait_after(&status, &mut self.attempts).await?;
         }
         Ok(())
     }
@@ -181,7 +182,7 @@ impl Task {
         let (requests, receiver) = mpsc::channel(self.requests_max);
         // First the requests, then the call: a server may answer the call with the first answer.
         self.send_held(&requests).await?;
-        let mut client = self.ledger.connection.ledger();
+        let mut client = self.attempts.server(&self.ledger.connection).ledger();
         let call = client.append_stream(ReceiverStream::new(receiver));
         let answers = match timeout_at(Instant::now() + self.answer_timeout, call).await {
             Ok(Ok(answers)) => answers.into_inner(),
@@ -292,7 +293,7 @@ impl Task {
                 self.sent.push_front(request);
                 return Err(End::Failed(error));
             }
-            self.backoff.reset();
+            self.attempts.reset();
             if request.is_complete() {
                 request.complete();
             } else {
@@ -305,7 +306,7 @@ impl Task {
             others.flat_map(Request::open_places).collect()
         });
         if progress.resolved > 0 {
-            self.backoff.reset();
+            self.attempts.reset();
         }
         self.ledger.link_heads_if_due();
         if let Some((session, expected)) = progress.back_to {
@@ -353,7 +354,7 @@ impl Task {
             return;
         }
         let jitter = getrandom::u32().unwrap_or_default();
-        match self.backoff.pause(None, jitter) {
+        match self.attempts.pause(jitter) {
             Some(pause) => tokio::time::sleep(pause).await,
             None => {
                 for mut request in self.held.drain(..) {
@@ -361,7 +362,7 @@ impl Task {
                     request.complete();
                 }
                 // The next request has no failed attempts behind it.
-                self.backoff.reset();
+                self.attempts.reset();
             }
         }
     }

@@ -126,8 +126,8 @@ pub enum TrustError {
     },
     /// Two signed heads that cannot both be true.
     #[error(
-        "the ledger has forked: {kind}; size {old_size} and size {new_size} are both signed. \
-         Evidence is kept in {}",
+        "{}. Evidence is kept in {}",
+        fork_message(*kind, *old_size, *new_size),
         kept_in.as_ref().map_or("memory only".to_owned(), |path| path.display().to_string())
     )]
     Fork {
@@ -223,6 +223,19 @@ pub enum TrustError {
         /// Asked for.
         wanted: u64,
     },
+}
+
+/// Returns the message for two heads that are signed. Without a proof it is not known to be a fork.
+fn fork_message(kind: ForkKind, old_size: u64, new_size: u64) -> String {
+    match kind {
+        ForkKind::NoProof => format!(
+            "size {old_size} and size {new_size} of the ledger are both signed, and no server proves that \
+             one continues the other: it was put back to an older copy, or has forked"
+        ),
+        kind => format!(
+            "the ledger has forked: {kind}; size {old_size} and size {new_size} are both signed"
+        ),
+    }
 }
 
 impl TrustError {

@@ -14,6 +14,7 @@ mod reading;
 mod rotation;
 mod scene;
 mod settling;
+mod several;
 mod shared;
 mod silence;
 mod statement_json;

@@ -7,8 +7,10 @@ use deed_evidence::{CommitmentDigest, LedgerId};
 
 use super::{
     Binding,
+    content_keys::ContentKeys as _,
     key_file::{self, KeyFileError},
     key_store::KeyStore,
+    pieces::{Pieces, UploadOf},
     seal::{self, Opener, SecretKey},
 };
 use crate::store::{LedgerNumber, Store, StoreError, content::ContentRecord};
@@ -133,7 +135,7 @@ enum CheckKeyError {
 
 /// Decrypts a whole content. The inner error says what is wrong with it.
 fn open(
-    store: &Store,
+    pieces: &dyn Pieces,
     keys: &KeyStore,
     wrapping: &SecretKey,
     ledger: LedgerNumber,
@@ -141,11 +143,11 @@ fn open(
     record: &ContentRecord,
 ) -> Result<Result<(), String>, StoreError> {
     let digest = binding.digest;
-    let Some(upload) = record.upload_id() else {
+    let Some(upload) = UploadOf::of_record(ledger, &digest, record) else {
         return Ok(Err("its upload's id has not 16 bytes".to_owned()));
     };
-    let key = match keys.key(ledger, &digest) {
-        Ok(key) => key.filter(|key| key.upload == upload),
+    let key = match keys.get(ledger, &digest) {
+        Ok(key) => key.filter(|key| key.upload == upload.id),
         Err(error @ StoreError::CorruptKey { .. }) => return Ok(Err(error.to_string())),
         Err(error) => return Err(error),
     };
@@ -160,7 +162,7 @@ fn open(
     }
     let mut opener = Opener::new(&data_key, binding, record.size, record.chunks);
     while let Some(number) = opener.next() {
-        let Some(sealed) = store.chunk(ledger, &digest, &upload, number)? else {
+        let Some(sealed) = pieces.get(&upload, number)? else {
             return Ok(Err(format!("piece {number} is missing")));
         };
         if opener.open(&sealed).is_err() {

@@ -5,10 +5,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use deed_evidence::CommitmentDigest;
 
 use super::{
-    ContentError, ContentStore, Shared, UploadId,
+    ContentError, ContentStore, Shared,
+    content_keys::KeyId,
     erase::Erasing,
     off_thread,
-    orphans::{KeyId, Orphans},
+    orphans::Orphans,
+    pieces::UploadOf,
     writer::{Job, is_orphaned_key},
 };
 use crate::store::{LedgerNumber, StoreError};
@@ -50,7 +52,7 @@ pub struct Collected {
 #[derive(Default)]
 pub(super) struct Found {
     contents: BTreeMap<LedgerNumber, Vec<CommitmentDigest>>,
-    uploads: Vec<(LedgerNumber, UploadId, CommitmentDigest)>,
+    uploads: Vec<UploadOf>,
     keys: Vec<KeyId>,
     erasing: BTreeMap<LedgerNumber, Vec<CommitmentDigest>>,
     complete: bool,
@@ -119,10 +121,10 @@ impl Shared {
                 found.erasing.insert(ledger, erasing);
             }
             let live = self.uploads.lock().clone();
-            for upload in self.store.uploads(ledger).take(LOOKED_AT_MAX) {
-                let (upload, digest) = upload?;
-                if !live.contains(&upload) {
-                    found.uploads.push((ledger, upload, digest));
+            for upload in self.pieces.list(ledger).take(LOOKED_AT_MAX) {
+                let upload = upload?;
+                if !live.contains(&upload.id) {
+                    found.uploads.push(upload);
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use super::{
     Begun, ContentError, ContentStatus,
-    key_store::KeyBatch,
+    content_keys::KeyBatch,
     seal::PIECE_BYTES,
     testing::{Fixture, NUMBER, ORPHAN_MS, content, ledger, noise, waits},
 };
@@ -35,7 +35,7 @@ fn contents_that_no_leaf_names_are_collected_in_time() {
             .contents
             .shared
             .keys
-            .key(NUMBER, &orphan.digest)
+            .get(NUMBER, &orphan.digest)
             .unwrap()
             .is_none()
     );
@@ -160,11 +160,11 @@ fn what_a_crash_left_is_collected() {
     batch.put(
         NUMBER,
         &lost,
-        &keys.key(NUMBER, &whole.digest).unwrap().unwrap(),
+        &keys.get(NUMBER, &whole.digest).unwrap().unwrap(),
     );
     // A content without a key.
     batch.delete(NUMBER, &keyless.digest);
-    keys.commit(batch).unwrap();
+    keys.write(batch).unwrap();
     // An upload that ended in the middle.
     let large = content(noise(3, 3 * PIECE_BYTES));
     let size = large.bytes.len() as u64;
@@ -191,7 +191,7 @@ fn what_a_crash_left_is_collected() {
             .contents
             .shared
             .keys
-            .key(NUMBER, &lost)
+            .get(NUMBER, &lost)
             .unwrap()
             .is_some()
     );
@@ -209,7 +209,7 @@ fn what_a_crash_left_is_collected() {
             .contents
             .shared
             .keys
-            .key(NUMBER, &lost)
+            .get(NUMBER, &lost)
             .unwrap()
             .is_none()
     );

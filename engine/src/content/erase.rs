@@ -3,7 +3,7 @@
 //! ```text
 //! begin_erasure       the ledger's gate is taken alone, references are read
 //! the turn            the Erasure's entry, tombstones (erased and erasing): one commit
-//! complete_erasure    keys deleted and synced, purged from every file; records deleted, the
+//! complete_erasure    keys deleted and synced, then destroyed; pieces and records deleted, the
 //!                     erasing mark with them
 //! ```
 //!
@@ -19,12 +19,13 @@ use deed_evidence::{CommitmentDigest, TaskId};
 
 use super::{
     ContentError, ContentStatus, ContentStore, Reference, Shared,
+    content_keys::{ContentKeys, KeyBatch},
     gate::LoneGate,
-    key_store::{KeyBatch, KeyStore},
     off_thread,
+    pieces::{Pieces, UploadOf},
     writer::{Disk, Job},
 };
-use crate::store::{Batch, Family, LedgerNumber, Store, StoreError, keys};
+use crate::store::{Batch, Family, LedgerNumber, Store, StoreError, content::ContentRecord, keys};
 
 /// Most tasks whose statements may name a content that is to be erased.
 const TASKS_MAX: usize = 100_000;
@@ -150,7 +151,7 @@ impl ErasureGuard {
             let is_empty = record.is_none_or(|record| record.size == 0);
             if *state == ContentStatus::Held
                 && !is_empty
-                && let Some(key) = shared.keys.key(ledger, digest)?
+                && let Some(key) = shared.keys.get(ledger, digest)?
             {
                 tags.insert(key.tag);
             }
@@ -247,7 +248,8 @@ impl ContentStore {
 /// Erases contents whose tombstones are committed. It is safe to repeat from the start.
 pub(super) fn run(
     store: &Store,
-    keys: &KeyStore,
+    pieces: &dyn Pieces,
+    keys: &dyn ContentKeys,
     disk: &mut Disk,
     erasing: &Erasing,
 ) -> Result<Erased, StoreError> {
@@ -261,7 +263,7 @@ pub(super) fn run(
     }
     let mut gone = KeyBatch::default();
     for digest in &erasing.digests {
-        erased.keys += u32::from(keys.key(ledger, digest)?.is_some());
+        erased.keys += u32::from(keys.get(ledger, digest)?.is_some());
         gone.delete(ledger, digest);
     }
     (disk.keys)(gone)?;
@@ -270,12 +272,12 @@ pub(super) fn run(
         .iter()
         .map(|digest| (ledger, *digest))
         .collect();
-    (disk.purge)(&deleted)?;
+    (disk.destroy)(&deleted)?;
     // The marks are deleted last: as long as they are there, everything above is repeated after a
     // crash.
     let mut batch = Batch::default();
     for digest in &erasing.digests {
-        if let Some(record) = store.delete_content(&mut batch, ledger, digest)? {
+        if let Some(record) = delete_content(store, pieces, &mut batch, ledger, digest)? {
             erased.released.push((record.principal, record.size));
         }
         batch.delete(store, Family::Content, &keys::erasing(ledger, digest));
@@ -284,17 +286,36 @@ pub(super) fn run(
     Ok(erased)
 }
 
+/// Adds the deletion of a content, its pieces and its references to a batch; returns its record.
+pub(super) fn delete_content(
+    store: &Store,
+    pieces: &dyn Pieces,
+    batch: &mut Batch,
+    ledger: LedgerNumber,
+    digest: &CommitmentDigest,
+) -> Result<Option<ContentRecord>, StoreError> {
+    let record = store.content(ledger, digest)?;
+    if let Some(record) = &record
+        && let Some(upload) = UploadOf::of_record(ledger, digest, record)
+    {
+        pieces.delete(batch, &upload, record.chunks)?;
+    }
+    store.delete_content(batch, ledger, digest, record.as_ref())?;
+    Ok(record)
+}
+
 /// Finishes erasures that a crash interrupted; returns the number of contents.
 pub(super) fn finish_all(
     store: &Store,
-    keys: &KeyStore,
+    pieces: &dyn Pieces,
+    keys: &dyn ContentKeys,
     disk: &mut Disk,
 ) -> Result<usize, StoreError> {
     let mut finished = 0;
     for ledger in store.content_ledgers()? {
         let digests = store.erasing(ledger).collect::<Result<Vec<_>, _>>()?;
         finished += digests.len();
-        run(store, keys, disk, &Erasing { ledger, digests })?;
+        run(store, pieces, keys, disk, &Erasing { ledger, digests })?;
     }
     Ok(finished)
 }

@@ -22,7 +22,7 @@ struct Secrets(Vec<(&'static str, Vec<u8>)>);
 impl Secrets {
     fn of(fixture: &Fixture, content: &NewContent) -> Self {
         let shared = &fixture.contents.shared;
-        let key = shared.keys.key(NUMBER, &content.digest).unwrap().unwrap();
+        let key = shared.keys.get(NUMBER, &content.digest).unwrap().unwrap();
         let binding = seal::Binding {
             ledger_id: ledger().id,
             digest: content.digest,
@@ -64,7 +64,7 @@ impl Secrets {
     }
 }
 
-fn contains(bytes: &[u8], secret: &[u8]) -> bool {
+pub(super) fn contains(bytes: &[u8], secret: &[u8]) -> bool {
     // Half of a secret is enough: a log may cut a record at a block's border.
     let half = secret.len() / 2;
     [&secret[..half], &secret[half..]]
@@ -72,7 +72,7 @@ fn contains(bytes: &[u8], secret: &[u8]) -> bool {
         .any(|part| bytes.windows(part.len()).any(|window| window == *part))
 }
 
-fn list(dir: &Path, files: &mut Vec<PathBuf>) {
+pub(super) fn list(dir: &Path, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
@@ -96,7 +96,7 @@ fn an_erased_content_is_in_no_file() {
         fixture.hold(vec![gone.clone()]).unwrap();
         fixture.hold(others[25..].to_vec()).unwrap();
         for _ in 0..moved {
-            fixture.contents.shared.keys.flush_and_compact();
+            fixture.contents.shared.keys.settle();
         }
         let secrets = Secrets::of(&fixture, &gone);
         // The search must find these, or it proves nothing; the plaintexts must never be found,
@@ -111,7 +111,7 @@ fn an_erased_content_is_in_no_file() {
         let state = fixture.contents.held(NUMBER, &gone.digest).unwrap();
         assert_eq!(state, ContentStatus::Erased(7));
 
-        fixture.contents.shared.keys.flush_and_compact();
+        fixture.contents.shared.keys.settle();
         assert_eq!(secrets.found_in(&data_dir), [""; 0], "{moved}");
         fixture.close();
         let fixture = Fixture::open(dir.path());
@@ -313,7 +313,7 @@ fn what_is_collected_is_in_no_file_any_more() {
     fixture.hold(vec![orphan.clone(), kept.clone()]).unwrap();
     fixture.refer(kept.digest, &[1]);
     let secrets = Secrets::of(&fixture, &orphan);
-    fixture.contents.shared.keys.flush_and_compact();
+    fixture.contents.shared.keys.settle();
     assert!(!secrets.found_in(&data_dir).is_empty());
     fixture
         .clock

@@ -23,7 +23,7 @@ struct Fault {
     persisted: bool,
 }
 
-/// Keys and contents of a hold; then keys, purge and contents of an erasure.
+/// Keys and contents of a hold; then keys, their destruction and contents of an erasure.
 const WRITES: usize = 5;
 
 fn with_fault(disk: Disk, fault: Fault) -> Disk {
@@ -31,7 +31,7 @@ fn with_fault(disk: Disk, fault: Fault) -> Disk {
     let Disk {
         mut keys,
         mut contents,
-        mut purge,
+        mut destroy,
         guard,
     } = disk;
     // Counts each write; returns whether it is carried out, and its result.
@@ -60,7 +60,7 @@ fn with_fault(disk: Disk, fault: Fault) -> Disk {
             let mut batch = Some(batch);
             strikes(&b, &mut || contents(batch.take().unwrap_or_default()))
         }),
-        purge: Box::new(move |deleted| strikes(&c, &mut || purge(deleted))),
+        destroy: Box::new(move |deleted| strikes(&c, &mut || destroy(deleted))),
         guard,
     }
 }
@@ -145,7 +145,7 @@ fn every_write_may_fail_before_and_after_it_persisted() {
                     .contents
                     .shared
                     .keys
-                    .key(NUMBER, &content.digest)
+                    .get(NUMBER, &content.digest)
                     .unwrap();
                 assert_eq!(key.is_some(), *state == ContentStatus::Held, "{fault:?}");
             }

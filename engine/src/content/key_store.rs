@@ -1,8 +1,8 @@
 //! The second database, `content-keys`: a wrapped data key for each content, and a tag of its bytes.
 //!
 //! It is apart from the store because deleted keys must disappear from the disk. Its log files are
-//! not recycled, its files are small, and [`KeyStore::purge`] returns only when no file of the
-//! directory holds what was deleted.
+//! not recycled, its files are small, and [`destroy`](ContentKeys::destroy) returns only when no file of
+//! the directory holds what was deleted.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -19,7 +19,8 @@ use rocksdb::{
 
 use super::{
     UploadId,
-    seal::{Tag, WRAPPED_BYTES},
+    content_keys::{ContentKeys, KeyBatch, KeyId, KeyWrite, WrappedKey},
+    seal::Tag,
 };
 use crate::store::{LedgerNumber, StoreError, keys};
 
@@ -29,46 +30,13 @@ const MEMTABLE_BYTES: usize = 2 << 20;
 /// Size of a file, in bytes: the least that an erasure has to write again.
 const FILE_BYTES: u64 = 2 << 20;
 
-/// Time that [`KeyStore::purge`] waits for RocksDB to remove files that it no longer uses.
+/// Time that [`destroy`](ContentKeys::destroy) waits for RocksDB to remove files that it no longer uses.
 const REMOVAL_MAX: Duration = Duration::from_secs(60);
 
 /// Most deleted keys for which only the files that overlap them are written again.
 const APART_MAX: usize = 16;
 
 const REMOVAL_POLL: Duration = Duration::from_millis(5);
-
-/// A content's key, as it is stored.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct WrappedKey {
-    pub upload: UploadId,
-    /// The content's tag; it is deleted with the key.
-    pub tag: Tag,
-    pub wrapped: [u8; WRAPPED_BYTES],
-}
-
-/// Additions and deletions of keys that are written together.
-#[derive(Default)]
-pub(crate) struct KeyBatch(WriteBatch);
-
-impl KeyBatch {
-    pub(crate) fn put(
-        &mut self,
-        ledger: LedgerNumber,
-        digest: &CommitmentDigest,
-        key: &WrappedKey,
-    ) {
-        let value = [&key.upload.as_bytes()[..], key.tag.as_bytes(), &key.wrapped].concat();
-        self.0.put(keys::data_key(ledger, digest), value);
-    }
-
-    pub(crate) fn delete(&mut self, ledger: LedgerNumber, digest: &CommitmentDigest) {
-        self.0.delete(keys::data_key(ledger, digest));
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
 
 /// Files that the database keeps open.
 pub const FILES_OPEN: u16 = 64;
@@ -112,12 +80,29 @@ impl KeyStore {
         Ok(self.db.put_opt(keys::KEY_CHECK, value, &synced())?)
     }
 
-    /// Returns true if there are no keys.
-    pub(crate) fn is_empty(&self) -> Result<bool, StoreError> {
-        Ok(self.after(None, 1)?.is_empty())
+    /// Syncs the directory, so that a crash does not bring removed files back.
+    fn sync_directory(&self) -> Result<(), StoreError> {
+        fs::File::open(&self.path)
+            .and_then(|directory| directory.sync_all())
+            .map_err(|cause| StoreError::io(&self.path, cause))
     }
 
-    pub(crate) fn key(
+    fn files(&self, suffix: &str) -> Result<BTreeSet<String>, StoreError> {
+        let io = |cause| StoreError::io(&self.path, cause);
+        let mut files = BTreeSet::new();
+        for entry in fs::read_dir(&self.path).map_err(io)? {
+            let name = entry.map_err(io)?.file_name();
+            let name = name.to_string_lossy();
+            if is_table_or_log(&name, suffix) {
+                files.insert(name.into_owned());
+            }
+        }
+        Ok(files)
+    }
+}
+
+impl ContentKeys for KeyStore {
+    fn get(
         &self,
         ledger: LedgerNumber,
         digest: &CommitmentDigest,
@@ -134,75 +119,28 @@ impl KeyStore {
             })
     }
 
-    /// Returns up to `limit` keys that come after the given one, in order.
-    pub(crate) fn after(
-        &self,
-        after: Option<(LedgerNumber, CommitmentDigest)>,
-        limit: usize,
-    ) -> Result<Vec<(LedgerNumber, CommitmentDigest, Option<UploadId>)>, StoreError> {
-        let from = after.map(|(ledger, digest)| keys::data_key(ledger, &digest));
-        let mode = match &from {
-            Some(from) => IteratorMode::From(from, rocksdb::Direction::Forward),
-            None => IteratorMode::Start,
-        };
-        let mut found = Vec::new();
-        for item in self.db.iterator(mode) {
-            let (key, value) = item?;
-            if found.len() == limit {
-                break;
-            }
-            let Some((ledger, digest)) = keys::data_key_of(&key) else {
-                continue;
-            };
-            if Some((ledger, digest)) != after {
-                found.push((ledger, digest, decode(&value).map(|key| key.upload)));
-            }
-        }
-        Ok(found)
-    }
-
-    /// Returns up to `limit` contents of a ledger whose bytes have one of `tags`. Reads every key
-    /// of the ledger.
-    pub(crate) fn tagged(
-        &self,
-        ledger: LedgerNumber,
-        tags: &HashSet<Tag>,
-        limit: usize,
-    ) -> Result<Vec<CommitmentDigest>, StoreError> {
-        let from = keys::data_key(ledger, &CommitmentDigest::new([0; 32]));
-        let from = IteratorMode::From(&from, rocksdb::Direction::Forward);
-        let mut found = Vec::new();
-        for item in self.db.iterator(from) {
-            let (key, value) = item?;
-            match keys::data_key_of(&key) {
-                Some((of, _)) if of != ledger => break,
-                Some((_, digest)) if decode(&value).is_some_and(|key| tags.contains(&key.tag)) => {
-                    found.push(digest);
+    fn write(&self, batch: KeyBatch) -> Result<(), StoreError> {
+        let mut writes = WriteBatch::default();
+        for write in batch.0 {
+            match write {
+                KeyWrite::Put((ledger, digest), key) => {
+                    let value = [&key.upload.as_bytes()[..], key.tag.as_bytes(), &key.wrapped];
+                    writes.put(keys::data_key(ledger, &digest), value.concat());
                 }
-                _ => {}
-            }
-            if found.len() == limit {
-                break;
+                KeyWrite::Delete((ledger, digest)) => {
+                    writes.delete(keys::data_key(ledger, &digest));
+                }
             }
         }
-        Ok(found)
+        Ok(self.db.write_opt(writes, &synced())?)
     }
 
-    /// Writes a batch and returns when it is on disk.
-    pub(crate) fn commit(&self, batch: KeyBatch) -> Result<(), StoreError> {
-        Ok(self.db.write_opt(batch.0, &synced())?)
-    }
-
-    /// Returns when no file of the directory holds the keys of these contents, which must be
-    /// deleted already.
+    /// Returns when no file of the directory holds these keys.
     ///
     /// The memtable is flushed, which begins a new log; the files that overlap the deleted keys are
     /// written again without them, down to the last level; and the call waits until RocksDB has
     /// removed the old files. What the disk keeps of removed files is beyond reach.
-    pub(crate) fn purge(
-        &self,
-        deleted: &[(LedgerNumber, CommitmentDigest)],
-    ) -> Result<(), StoreError> {
+    fn destroy(&self, deleted: &[KeyId]) -> Result<(), StoreError> {
         let logs = self.files(".log")?;
         self.db.flush()?;
         let mut whole = CompactOptions::default();
@@ -245,29 +183,59 @@ impl KeyStore {
         }
     }
 
-    /// Syncs the directory, so that a crash does not bring removed files back.
-    fn sync_directory(&self) -> Result<(), StoreError> {
-        fs::File::open(&self.path)
-            .and_then(|directory| directory.sync_all())
-            .map_err(|cause| StoreError::io(&self.path, cause))
-    }
-
-    fn files(&self, suffix: &str) -> Result<BTreeSet<String>, StoreError> {
-        let io = |cause| StoreError::io(&self.path, cause);
-        let mut files = BTreeSet::new();
-        for entry in fs::read_dir(&self.path).map_err(io)? {
-            let name = entry.map_err(io)?.file_name();
-            let name = name.to_string_lossy();
-            if is_table_or_log(&name, suffix) {
-                files.insert(name.into_owned());
+    fn after(
+        &self,
+        after: Option<KeyId>,
+        limit: usize,
+    ) -> Result<Vec<(LedgerNumber, CommitmentDigest, Option<UploadId>)>, StoreError> {
+        let from = after.map(|(ledger, digest)| keys::data_key(ledger, &digest));
+        let mode = match &from {
+            Some(from) => IteratorMode::From(from, rocksdb::Direction::Forward),
+            None => IteratorMode::Start,
+        };
+        let mut found = Vec::new();
+        for item in self.db.iterator(mode) {
+            let (key, value) = item?;
+            if found.len() == limit {
+                break;
+            }
+            let Some((ledger, digest)) = keys::data_key_of(&key) else {
+                continue;
+            };
+            if Some((ledger, digest)) != after {
+                found.push((ledger, digest, decode(&value).map(|key| key.upload)));
             }
         }
-        Ok(files)
+        Ok(found)
     }
 
-    /// Moves everything from the log into files, as happens in the course of time.
+    fn tagged(
+        &self,
+        ledger: LedgerNumber,
+        tags: &HashSet<Tag>,
+        limit: usize,
+    ) -> Result<Vec<CommitmentDigest>, StoreError> {
+        let from = keys::data_key(ledger, &CommitmentDigest::new([0; 32]));
+        let from = IteratorMode::From(&from, rocksdb::Direction::Forward);
+        let mut found = Vec::new();
+        for item in self.db.iterator(from) {
+            let (key, value) = item?;
+            match keys::data_key_of(&key) {
+                Some((of, _)) if of != ledger => break,
+                Some((_, digest)) if decode(&value).is_some_and(|key| tags.contains(&key.tag)) => {
+                    found.push(digest);
+                }
+                _ => {}
+            }
+            if found.len() == limit {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
     #[cfg(test)]
-    pub(crate) fn flush_and_compact(&self) {
+    fn settle(&self) {
         self.db.flush().unwrap();
         self.db.compact_range(None::<&[u8]>, None::<&[u8]>);
     }

@@ -24,11 +24,13 @@
 
 mod check;
 mod collect;
+mod content_keys;
 mod erase;
 mod gate;
 mod key_file;
 mod key_store;
 mod orphans;
+mod pieces;
 mod quota;
 mod read;
 mod seal;
@@ -38,6 +40,8 @@ mod writer;
 
 #[cfg(test)]
 mod collect_tests;
+#[cfg(test)]
+mod conformance_tests;
 #[cfg(test)]
 mod erase_tests;
 #[cfg(test)]
@@ -82,9 +86,11 @@ pub use seal::PIECE_BYTES;
 pub use upload::Begun;
 
 use collect::Cursors;
+use content_keys::ContentKeys;
 use gate::Gates;
 pub use key_store::FILES_OPEN as KEY_FILES_OPEN;
 use key_store::KeyStore;
+use pieces::Pieces;
 use quota::Quota;
 use seal::{Binding, SecretKey};
 use writer::{Disk, Job};
@@ -221,7 +227,8 @@ pub struct ContentStore {
 /// State that all parts of the content store share.
 struct Shared {
     store: Arc<Store>,
-    keys: Arc<KeyStore>,
+    pieces: Arc<dyn Pieces>,
+    keys: Arc<dyn ContentKeys>,
     wrapping: SecretKey,
     clock: Arc<dyn Clock>,
     bytes_max: u64,
@@ -271,14 +278,16 @@ impl ContentStore {
             );
         }
         let (keys, wrapping) = open_keys(data_dir, &options.key_file, store)?;
-        let keys = Arc::new(keys);
+        let keys: Arc<dyn ContentKeys> = Arc::new(keys);
+        let pieces = Arc::clone(store) as Arc<dyn Pieces>;
         let mut disk = wrap(Disk::new(store, &keys, ContentGuard::open(data_dir)?));
-        let finished = erase::finish_all(store, &keys, &mut disk)?;
+        let finished = erase::finish_all(store, &*pieces, &*keys, &mut disk)?;
         if finished > 0 {
             tracing::info!(contents = finished, "interrupted erasures finished");
         }
         let shared = Arc::new(Shared {
             store: Arc::clone(store),
+            pieces,
             keys,
             wrapping,
             clock,
@@ -476,7 +485,7 @@ impl Shared {
         let Some(upload) = record.and_then(|record| record.upload_id()) else {
             return Ok(ContentStatus::Unknown);
         };
-        let key = self.keys.key(ledger, digest)?;
+        let key = self.keys.get(ledger, digest)?;
         if key.is_some_and(|key| key.upload == upload) {
             return Ok(ContentStatus::Held);
         }

@@ -9,9 +9,7 @@ use std::{
     ops::Bound::{Excluded, Included, Unbounded},
 };
 
-use deed_evidence::CommitmentDigest;
-
-use crate::store::LedgerNumber;
+use super::content_keys::KeyId;
 
 /// Most orphans that are remembered. Others are kept, and wait until there is room to remember
 /// them.
@@ -19,9 +17,6 @@ const REMEMBERED_MAX: usize = 1 << 16;
 
 /// Number of orphans from which on a crash is no explanation.
 const MANY: usize = 256;
-
-/// Ledger and content of a key.
-pub(super) type KeyId = (LedgerNumber, CommitmentDigest);
 
 /// The orphans, with the time, in microseconds, at which this process first saw each.
 #[derive(Default)]
@@ -95,7 +90,10 @@ impl Orphans {
 
 #[cfg(test)]
 mod tests {
+    use deed_evidence::CommitmentDigest;
+
     use super::*;
+    use crate::store::LedgerNumber;
 
     fn key(number: u8) -> KeyId {
         (LedgerNumber(1), CommitmentDigest::new([number; 32]))

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use deed_evidence::{CommitmentDigest, commitment::Salt};
 
 use super::{
-    Binding, ContentError, ContentStatus, ContentStore, LedgerRef, Shared, UploadId,
+    Binding, ContentError, ContentStatus, ContentStore, LedgerRef, Shared,
+    pieces::UploadOf,
     seal::{self, Opener},
 };
 
@@ -15,7 +16,7 @@ pub struct Reader {
     shared: Arc<Shared>,
     ledger: LedgerRef,
     digest: CommitmentDigest,
-    upload: UploadId,
+    upload: UploadOf,
     size: u64,
     opener: Opener,
 }
@@ -55,11 +56,11 @@ impl Reader {
         let Some(record) = shared.store.content(ledger.number, &digest)? else {
             return Err(gone("it is not held"));
         };
-        let upload = record.upload_id();
+        let upload = UploadOf::of_record(ledger.number, &digest, &record);
         let upload = upload.ok_or_else(|| gone("its upload's id has not 16 bytes"))?;
-        let key = shared.keys.key(ledger.number, &digest)?;
+        let key = shared.keys.get(ledger.number, &digest)?;
         let key = key
-            .filter(|key| key.upload == upload)
+            .filter(|key| key.upload == upload.id)
             .ok_or_else(|| gone("its key is missing"))?;
         let binding = Binding {
             ledger_id: ledger.id,
@@ -95,15 +96,15 @@ impl Reader {
             return Ok(None);
         };
         let gone = |what: &str| self.shared.gone(self.ledger, self.digest, what);
-        let store = &self.shared.store;
+        let (store, pieces) = (&self.shared.store, &self.shared.pieces);
         // The tombstone is read before the bytes: an erased content is not given out, even if its
         // pieces are still there.
         if let Some(leaf) = store.erased(self.ledger.number, &self.digest)? {
             let digest = self.digest;
             return Err(ContentError::Erased { digest, leaf });
         }
-        let sealed = store
-            .chunk(self.ledger.number, &self.digest, &self.upload, number)?
+        let sealed = pieces
+            .get(&self.upload, number)?
             .ok_or_else(|| gone(&format!("piece {number} is missing")))?;
         let (salt, bytes) = self.opener.open(&sealed).map_err(|_| {
             self.shared.gone(

@@ -1,12 +1,12 @@
 //! The deletions that a collection has the writer thread do.
 
 use super::{
-    UploadId,
-    key_store::KeyBatch,
-    orphans::KeyId,
+    content_keys::{KeyBatch, KeyId},
+    erase::delete_content,
+    pieces::UploadOf,
     writer::{Writer, is_orphaned_key},
 };
-use crate::store::{Batch, Family, LedgerNumber, StoreError, keys};
+use crate::store::{Batch, LedgerNumber, StoreError};
 use deed_evidence::CommitmentDigest;
 
 impl Writer {
@@ -16,7 +16,7 @@ impl Writer {
         ledger: LedgerNumber,
         digests: &[CommitmentDigest],
     ) -> Result<usize, StoreError> {
-        let store = &self.shared.store;
+        let (store, pieces) = (&self.shared.store, &*self.shared.pieces);
         let oldest_us = self.shared.orphaned_before_us();
         let (mut batch, mut keys) = (Batch::default(), KeyBatch::default());
         let (mut gone, mut records) = (Vec::new(), Vec::new());
@@ -27,7 +27,7 @@ impl Writer {
             let old = record.is_some_and(|record| record.stored_at_us <= oldest_us);
             if old
                 && !store.is_named(ledger, digest)?
-                && let Some(record) = store.delete_content(&mut batch, ledger, digest)?
+                && let Some(record) = delete_content(store, pieces, &mut batch, ledger, digest)?
             {
                 keys.delete(ledger, digest);
                 gone.push((ledger, *digest));
@@ -48,20 +48,16 @@ impl Writer {
     }
 
     /// Deletes the pieces of uploads that were not finished; returns their number.
-    pub(super) fn collect_uploads(
-        &mut self,
-        uploads: &[(LedgerNumber, UploadId, CommitmentDigest)],
-    ) -> Result<usize, StoreError> {
-        let store = &self.shared.store;
+    pub(super) fn collect_uploads(&mut self, uploads: &[UploadOf]) -> Result<usize, StoreError> {
+        let pieces = &self.shared.pieces;
         let mut batch = Batch::default();
         let mut gone = Vec::new();
-        for (ledger, upload, digest) in uploads {
+        for upload in uploads {
             // An upload that this thread has just completed has no mark any more.
-            let key = keys::upload(*ledger, upload);
-            let unfinished = store.is_there(Family::Content, &key)?;
-            if unfinished && !self.shared.uploads.lock().contains(upload) {
-                store.delete_upload(&mut batch, *ledger, digest, upload);
-                gone.push(*upload);
+            let unfinished = pieces.is_unfinished(upload)?;
+            if unfinished && !self.shared.uploads.lock().contains(&upload.id) {
+                pieces.give_up(&mut batch, upload)?;
+                gone.push(upload.id);
             }
         }
         let count = gone.len();
@@ -98,6 +94,6 @@ impl Writer {
         if self.unpurged.is_empty() {
             return Ok(());
         }
-        (self.disk.purge)(&std::mem::take(&mut self.unpurged))
+        (self.disk.destroy)(&std::mem::take(&mut self.unpurged))
     }
 }

@@ -343,20 +343,20 @@ fn damage_is_noticed_wherever_it_is() {
         .contents
         .shared
         .keys
-        .key(NUMBER, &large.digest)
+        .get(NUMBER, &large.digest)
         .unwrap()
         .unwrap();
     for at in [0, 23, 24, 55, 56, 71] {
         let mut flipped = key;
         flipped.wrapped[at] ^= 1;
-        let mut batch = super::key_store::KeyBatch::default();
+        let mut batch = super::content_keys::KeyBatch::default();
         batch.put(NUMBER, &large.digest, &flipped);
-        fixture.contents.shared.keys.commit(batch).unwrap();
+        fixture.contents.shared.keys.write(batch).unwrap();
         damaged(&format!("wrapped key, byte {at}"));
     }
-    let mut batch = super::key_store::KeyBatch::default();
+    let mut batch = super::content_keys::KeyBatch::default();
     batch.put(NUMBER, &large.digest, &key);
-    fixture.contents.shared.keys.commit(batch).unwrap();
+    fixture.contents.shared.keys.write(batch).unwrap();
     assert_eq!(fixture.read(large.digest).unwrap(), large.bytes);
 
     // The last piece is dropped, and the record changed to fit.
@@ -572,10 +572,10 @@ fn fsck_opens_every_content_and_tells_damage_apart_from_the_log() {
     write_tombstone(&store, &mut batch, number, &erased.digest, 2);
     store.commit(batch).unwrap();
     drop(store);
-    let key_store = super::KeyStore::open(data_dir).unwrap();
-    let mut batch = super::key_store::KeyBatch::default();
+    let key_store: Box<dyn super::ContentKeys> = Box::new(super::KeyStore::open(data_dir).unwrap());
+    let mut batch = super::content_keys::KeyBatch::default();
     batch.delete(number, &keyless.digest);
-    key_store.commit(batch).unwrap();
+    key_store.write(batch).unwrap();
     drop(key_store);
 
     let report = check().contents;

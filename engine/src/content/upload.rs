@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use deed_evidence::{CommitmentDigest, commitment::Salt};
-use prost::Message as _;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Binding, ContentError, ContentStatus, ContentStore, LedgerRef, QUEUE_WAIT, Shared, SharedGate,
     UploadId,
-    key_store::WrappedKey,
+    content_keys::WrappedKey,
     off_thread,
+    pieces::UploadOf,
     quota::Reservation,
     seal::{self, PIECE_BYTES, Sealer, Tagger, WRAPPED_BYTES},
     writer::Sealed,
 };
-use crate::store::{Batch, Family, content::UploadRecord, keys};
+use crate::store::Batch;
 
 /// A content that is being uploaded. Sealed pieces are written as they become full, so it takes 1
 /// MiB of memory at most. If it is dropped, the next collection removes what it wrote.
@@ -178,21 +178,21 @@ impl Upload {
     }
 
     fn write_piece(&mut self, number: u32, piece: &[u8]) -> Result<(), ContentError> {
-        let (store, ledger) = (&self.shared.store, self.ledger.number);
+        let (store, pieces) = (&self.shared.store, &self.shared.pieces);
+        let upload = UploadOf {
+            ledger: self.ledger.number,
+            digest: self.digest,
+            id: self.upload,
+        };
         // The disk may have filled since the upload began.
         store.disk().room_for_contents(piece.len() as u64)?;
         let mut batch = Batch::default();
         if !self.marked {
             // The mark is written with the first piece, so that no piece is ever without it.
-            let record = UploadRecord {
-                digest: Bytes::copy_from_slice(self.digest.as_bytes()),
-            };
-            let mark = keys::upload(ledger, &self.upload);
-            store.put(&mut batch, Family::Content, &mark, &record.encode_to_vec());
+            pieces.begin(&mut batch, &upload)?;
             self.marked = true;
         }
-        let key = keys::chunk(ledger, &self.digest, &self.upload, number);
-        store.put(&mut batch, Family::Content, &key, piece);
+        pieces.put(&mut batch, &upload, number, piece)?;
         // There is no sync here: that of the record which completes the upload covers everything
         // before it in the same log.
         store.commit_derived(batch)?;

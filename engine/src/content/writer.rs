@@ -16,10 +16,10 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::{
     Binding, ContentError, ContentStatus, LedgerRef, NewContent, Shared, UploadId,
+    content_keys::{ContentKeys, KeyBatch, KeyId, WrappedKey},
     erase::{self, Erasing},
     gate::LoneGate,
-    key_store::{KeyBatch, KeyStore, WrappedKey},
-    orphans::KeyId,
+    pieces::UploadOf,
     quota::Reservation,
     seal::{self, Sealer, Tag},
 };
@@ -47,6 +47,14 @@ pub(super) struct Sealed {
 impl Sealed {
     fn byte_len(&self) -> usize {
         self.pieces.iter().map(|(_, piece)| piece.len()).sum()
+    }
+
+    fn upload(&self) -> UploadOf {
+        UploadOf {
+            ledger: self.ledger,
+            digest: self.digest,
+            id: self.key.upload,
+        }
     }
 
     /// Returns true if pieces were written before the content was complete.
@@ -87,7 +95,7 @@ pub(super) enum Job {
     },
     /// Deletes uploads that were unfinished when the collection looked.
     CollectUploads {
-        uploads: Vec<(LedgerNumber, UploadId, CommitmentDigest)>,
+        uploads: Vec<UploadOf>,
         reply: oneshot::Sender<Result<usize, ContentError>>,
     },
     /// Deletes keys that had no content when the collection looked.
@@ -107,24 +115,28 @@ pub(super) struct Disk {
     pub(super) keys: KeysFn,
     /// Writes to the store, and syncs.
     pub(super) contents: ContentsFn,
-    /// See [`KeyStore::purge`].
-    pub(super) purge: PurgeFn,
+    /// See [`ContentKeys::destroy`].
+    pub(super) destroy: DestroyFn,
     /// See [`ContentGuard::acknowledge`].
     pub(super) guard: GuardFn,
 }
 
 pub(super) type KeysFn = Box<dyn FnMut(KeyBatch) -> Result<(), StoreError> + Send>;
 pub(super) type ContentsFn = Box<dyn FnMut(Batch) -> Result<(), StoreError> + Send>;
-pub(super) type PurgeFn = Box<dyn FnMut(&[KeyId]) -> Result<(), StoreError> + Send>;
+pub(super) type DestroyFn = Box<dyn FnMut(&[KeyId]) -> Result<(), StoreError> + Send>;
 pub(super) type GuardFn = Box<dyn FnMut(u64) -> Result<(), StoreError> + Send>;
 
 impl Disk {
-    pub(super) fn new(store: &Arc<Store>, keys: &Arc<KeyStore>, mut guard: ContentGuard) -> Self {
-        let (store, purging, keys) = (Arc::clone(store), Arc::clone(keys), Arc::clone(keys));
+    pub(super) fn new(
+        store: &Arc<Store>,
+        keys: &Arc<dyn ContentKeys>,
+        mut guard: ContentGuard,
+    ) -> Self {
+        let (store, destroying, keys) = (Arc::clone(store), Arc::clone(keys), Arc::clone(keys));
         Self {
-            keys: Box::new(move |batch| keys.commit(batch)),
+            keys: Box::new(move |batch| keys.write(batch)),
             contents: Box::new(move |batch| store.commit(batch)),
-            purge: Box::new(move |deleted| purging.purge(deleted)),
+            destroy: Box::new(move |deleted| destroying.destroy(deleted)),
             guard: Box::new(move |serial| guard.acknowledge(serial)),
         }
     }
@@ -211,7 +223,8 @@ impl Writer {
                     reply,
                 } => {
                     let shared = Arc::clone(&self.shared);
-                    let done = erase::run(&shared.store, &shared.keys, &mut self.disk, &erasing);
+                    let (pieces, keys) = (&*shared.pieces, &*shared.keys);
+                    let done = erase::run(&shared.store, pieces, keys, &mut self.disk, &erasing);
                     let done = done.map(|erased| {
                         for (principal, size) in erased.released {
                             shared.tally.erased.fetch_add(1, Relaxed);
@@ -422,10 +435,8 @@ impl Plan {
                 shared.renew(&mut self.contents, content.ledger, &content.digest)?;
             }
             if content.was_uploaded() {
-                let (ledger, upload) = (content.ledger, content.key.upload);
-                shared
-                    .store
-                    .delete_upload(&mut self.contents, ledger, &content.digest, &upload);
+                let upload = content.upload();
+                shared.pieces.give_up(&mut self.contents, &upload)?;
                 self.given_up.push(content.reservation);
             }
         }
@@ -433,28 +444,28 @@ impl Plan {
     }
 
     fn put(&mut self, shared: &Shared, content: Sealed) -> Result<(), StoreError> {
-        let (ledger, digest, upload) = (content.ledger, content.digest, content.key.upload);
-        let store = &shared.store;
+        let (ledger, digest, upload) = (content.ledger, content.digest, content.upload());
+        let (store, pieces) = (&shared.store, &shared.pieces);
         // The record without a key is of no use to readers; the content that is held now replaces
         // it.
         if let Some(old) = store.content(ledger, &digest)? {
-            store.delete_pieces(&mut self.contents, ledger, &digest, &old);
+            if let Some(upload) = UploadOf::of_record(ledger, &digest, &old) {
+                pieces.delete(&mut self.contents, &upload, old.chunks)?;
+            }
             shared.quota.release(&old.principal, old.size);
         }
         let record = ContentRecord {
             size: content.size,
             chunks: content.chunks,
-            upload: Bytes::copy_from_slice(upload.as_bytes()),
+            upload: Bytes::copy_from_slice(upload.id.as_bytes()),
             stored_at_us: shared.clock.now().get(),
             principal: content.reservation.principal().to_owned(),
         };
         if content.was_uploaded() {
-            let mark = keys::upload(ledger, &upload);
-            self.contents.delete(store, Family::Content, &mark);
+            pieces.finish(&mut self.contents, &upload)?;
         }
         for (number, piece) in &content.pieces {
-            let key = keys::chunk(ledger, &digest, &upload, *number);
-            store.put(&mut self.contents, Family::Content, &key, piece);
+            pieces.put(&mut self.contents, &upload, *number, piece)?;
         }
         let key = keys::content(ledger, &digest);
         store.put(

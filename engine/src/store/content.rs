@@ -225,32 +225,16 @@ impl Store {
         self.ledgers_in(Family::Content)
     }
 
-    /// Adds the deletion of an unfinished upload to a batch: of its pieces, however many there are,
-    /// and of its mark.
-    pub(crate) fn delete_upload(
-        &self,
-        batch: &mut Batch,
-        ledger: LedgerNumber,
-        digest: &CommitmentDigest,
-        upload: &UploadId,
-    ) {
-        // A range is deleted instead of single keys: finding these would read the pieces.
-        let first = keys::chunk(ledger, digest, upload, 0);
-        let beyond = keys::chunk(ledger, digest, upload, u32::MAX);
-        batch.delete_range(self, Family::Content, &first, &beyond);
-        batch.delete(self, Family::Content, &keys::upload(ledger, upload));
-    }
-
-    /// Adds the deletion of a content and its references to a batch.
+    /// Adds the deletion of a content's record, if there is one, and of its references to a batch. Its
+    /// pieces are deleted apart.
     pub(crate) fn delete_content(
         &self,
         batch: &mut Batch,
         ledger: LedgerNumber,
         digest: &CommitmentDigest,
-    ) -> Result<Option<ContentRecord>, StoreError> {
-        let record = self.content(ledger, digest)?;
-        if let Some(record) = &record {
-            self.delete_pieces(batch, ledger, digest, record);
+        record: Option<&ContentRecord>,
+    ) -> Result<(), StoreError> {
+        if record.is_some() {
             batch.delete(self, Family::Content, &keys::content(ledger, digest));
         }
         let references = self
@@ -269,24 +253,7 @@ impl Store {
                 batch.delete(self, Family::Content, &key);
             }
         }
-        Ok(record)
-    }
-
-    /// Adds the deletion of a complete content's pieces to a batch.
-    pub(crate) fn delete_pieces(
-        &self,
-        batch: &mut Batch,
-        ledger: LedgerNumber,
-        digest: &CommitmentDigest,
-        record: &ContentRecord,
-    ) {
-        let Some(upload) = record.upload_id() else {
-            return;
-        };
-        for number in 0..record.chunks {
-            let key = keys::chunk(ledger, digest, &upload, number);
-            batch.delete(self, Family::Content, &key);
-        }
+        Ok(())
     }
 
     /// Gives the space of deleted contents back to the disk, as far as that takes almost no space

@@ -397,11 +397,13 @@ impl ActionsService for Fake {
         &self,
         request: Request<v1::AwaitClearanceRequest>,
     ) -> Result<Sent<v1::ClearanceResponse>, Status> {
+        let request = request.into_inner();
+        self.grown(request.min_size)?;
         let cut = self.cut();
         let mut state = self.lock();
         state.script.clearances += 1;
         let size = state.histories[0].leaves.len() as u64;
-        let leaf = request.into_inner().intent_leaf;
+        let leaf = request.intent_leaf;
         if leaf >= size {
             return Err(Status::not_found("no such Intent"));
         }
@@ -470,8 +472,10 @@ impl ActionsService for Fake {
         if self.lock().script.lie == Lie::MayNotRead {
             return Err(Status::permission_denied("reading"));
         }
+        let request = request.into_inner();
+        self.grown(request.min_size)?;
         let cut = self.cut();
-        Ok(stream(self.story(&request.into_inner().task)?, cut))
+        Ok(stream(self.story(&request.task)?, cut))
     }
 
     type SearchStream = ReceiverStream<Result<v1::SearchResponse, Status>>;
@@ -480,8 +484,10 @@ impl ActionsService for Fake {
         &self,
         request: Request<v1::SearchRequest>,
     ) -> Result<Sent<v1::SearchResponse>, Status> {
+        let request = request.into_inner();
+        self.grown(request.min_size)?;
         let cut = self.cut();
-        Ok(stream(self.found(&request.into_inner()), cut))
+        Ok(stream(self.found(&request), cut))
     }
 
     async fn list_findings(
@@ -489,6 +495,7 @@ impl ActionsService for Fake {
         request: Request<v1::ListFindingsRequest>,
     ) -> Result<Response<v1::ListFindingsResponse>, Status> {
         let request = request.into_inner();
+        self.grown(request.min_size)?;
         let from = (request.start_leaf, request.start_number);
         let (mut findings, checkpoint, _) = self.findings(from, &request.kinds);
         findings.retain(|one| request.task.is_empty() || one.task == request.task);
@@ -515,8 +522,9 @@ impl ActionsService for Fake {
         &self,
         request: Request<v1::WatchFindingsRequest>,
     ) -> Result<Sent<v1::WatchFindingsResponse>, Status> {
-        let cut = self.cut();
         let request = request.into_inner();
+        self.grown(request.min_size)?;
+        let cut = self.cut();
         let from = (request.start_leaf, request.start_number);
         let (findings, checkpoint, size) = self.findings(from, &request.kinds);
         let one_by_one = findings.into_iter().map(|one| v1::WatchFindingsResponse {

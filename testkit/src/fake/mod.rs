@@ -29,6 +29,7 @@ use tokio::{
 };
 use tokio_stream::{StreamExt as _, wrappers::TcpListenerStream};
 use tonic::{Code, Status, transport::Server};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
 use self::evidence::HeldContent;
 use self::history::{History, consistency_to, history_of, is_manifest, refused, unwanted};
@@ -37,6 +38,24 @@ use crate::merkle;
 pub use self::whims::any_whims;
 
 pub const NAME: &str = "test";
+
+/// The answers to reads that ask for a tree of at least some size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Lag {
+    /// It says that it is behind if its tree is smaller, without having waited.
+    #[default]
+    None,
+    /// It knows no `min_size`.
+    Ignored,
+    /// It says that it is behind, however large its tree is.
+    Always,
+    /// The same, to reads that ask for no size too.
+    Everything,
+    /// The same, but proofs of consistency are given: copies of different age stand behind one address.
+    AllButProofs,
+    /// All reads fail.
+    Down,
+}
 
 /// What a fake does wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -173,6 +192,10 @@ pub struct Script {
     pub standings: Vec<v1::ClearanceResponse>,
     /// Acts that are told in place of those that follow from the entries.
     pub acts: Vec<v1::ActInfo>,
+    /// The answers to reads that name a `min_size`.
+    pub lag: Lag,
+    /// Reads that were told that the ledger is behind.
+    pub behinds: u32,
     /// Leaves that are left out of a task's story, which is made to fit.
     pub hidden: Vec<u64>,
     /// Trust statements that the trust chain leaves out.
@@ -351,6 +374,39 @@ impl Fake {
     /// Makes watches look at the head again.
     pub fn tell_watches(&self) {
         self.heads.send_modify(|changes| *changes += 1);
+    }
+
+    /// Takes over the entries of another server, as a copy does.
+    pub fn follow(&self, other: &Self) {
+        let history = other.lock().histories[0].clone();
+        self.lock().histories[0] = history;
+        self.tell_watches();
+    }
+
+    /// Refuses a read that asks for more leaves than there are.
+    fn grown(&self, min_size: u64) -> Result<(), Status> {
+        let size = self.size();
+        let script = &mut self.lock().script;
+        let behind = match script.lag {
+            Lag::None => size < min_size,
+            Lag::Ignored => false,
+            Lag::Always | Lag::AllButProofs => min_size > 0,
+            Lag::Everything => true,
+            Lag::Down => return Err(Status::unavailable("down")),
+        };
+        if !behind {
+            return Ok(());
+        }
+        script.behinds += 1;
+        let size = [("tree_size".to_owned(), size.to_string())];
+        let mut details = ErrorDetails::with_error_info("BEHIND", "deed.v1", size);
+        details.set_retry_info(Some(Duration::from_millis(1)));
+        let code = Code::Unavailable;
+        Err(Status::with_error_details(
+            code,
+            "the ledger is behind",
+            details,
+        ))
     }
 
     /// Waits for ever if the fake says nothing.

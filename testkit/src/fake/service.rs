@@ -11,7 +11,7 @@ use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use super::{Fake, Lie, history::hashes};
+use super::{Fake, Lag, Lie, history::hashes};
 use crate::merkle;
 
 #[tonic::async_trait]
@@ -112,8 +112,9 @@ impl LogService for Fake {
         request: Request<v1::GetTreeHeadRequest>,
     ) -> Result<Response<v1::TreeHeadResponse>, Status> {
         self.speak().await;
-        self.head(request.into_inner().consistency_from)
-            .map(Response::new)
+        let request = request.into_inner();
+        self.grown(request.min_size)?;
+        self.head(request.consistency_from).map(Response::new)
     }
 
     type WatchTreeHeadsStream = ReceiverStream<Result<v1::TreeHeadResponse, Status>>;
@@ -122,7 +123,9 @@ impl LogService for Fake {
         &self,
         request: Request<v1::WatchTreeHeadsRequest>,
     ) -> Result<Response<Self::WatchTreeHeadsStream>, Status> {
-        let mut from = request.into_inner().consistency_from;
+        let request = request.into_inner();
+        self.grown(request.min_size)?;
+        let mut from = request.consistency_from;
         let (fake, mut heads) = (self.clone(), self.heads.subscribe());
         let (sender, receiver) = mpsc::channel(1);
         let lie = {
@@ -156,6 +159,7 @@ impl LogService for Fake {
     ) -> Result<Response<v1::InclusionProofResponse>, Status> {
         self.speak().await;
         let request = request.into_inner();
+        self.grown(request.min_size)?;
         let state = self.lock();
         let (history, lie) = (&state.histories[0], state.script.lie);
         let size = match request.tree_size {
@@ -197,6 +201,10 @@ impl LogService for Fake {
     ) -> Result<Response<v1::ConsistencyProofResponse>, Status> {
         self.speak().await;
         let request = request.into_inner();
+        let proofs = self.lock().script.lag == Lag::AllButProofs;
+        if !proofs {
+            self.grown(request.min_size)?;
+        }
         let delay = {
             let script = &mut self.lock().script;
             script.proofs += 1;
@@ -239,6 +247,7 @@ impl LogService for Fake {
         request: Request<v1::GetEntriesRequest>,
     ) -> Result<Response<Self::GetEntriesStream>, Status> {
         let request = request.into_inner();
+        self.grown(request.min_size)?;
         let (sender, receiver) = mpsc::channel(1);
         if self.lock().script.lie == Lie::Silence {
             tokio::spawn(async move { sender.closed().await });
@@ -272,15 +281,18 @@ impl LogService for Fake {
         &self,
         request: Request<v1::GetBatchProofRequest>,
     ) -> Result<Response<v1::GetBatchProofResponse>, Status> {
-        self.batch_proof(&request.into_inner()).map(Response::new)
+        let request = request.into_inner();
+        self.grown(request.min_size)?;
+        self.batch_proof(&request).map(Response::new)
     }
 
     type GetTrustChainStream = ReceiverStream<Result<v1::GetTrustChainResponse, Status>>;
 
     async fn get_trust_chain(
         &self,
-        _request: Request<v1::GetTrustChainRequest>,
+        request: Request<v1::GetTrustChainRequest>,
     ) -> Result<Response<Self::GetTrustChainStream>, Status> {
+        self.grown(request.into_inner().min_size)?;
         let (sender, receiver) = mpsc::channel(1);
         sender.try_send(Ok(self.trust_chain())).unwrap();
         Ok(Response::new(ReceiverStream::new(receiver)))
@@ -290,8 +302,9 @@ impl LogService for Fake {
 
     async fn get_log_keys(
         &self,
-        _request: Request<v1::GetLogKeysRequest>,
+        request: Request<v1::GetLogKeysRequest>,
     ) -> Result<Response<Self::GetLogKeysStream>, Status> {
+        self.grown(request.into_inner().min_size)?;
         let messages = self.log_keys();
         let (sender, receiver) = mpsc::channel(messages.len().max(1));
         for message in messages {
@@ -304,7 +317,8 @@ impl LogService for Fake {
         &self,
         request: Request<v1::GetSessionRequest>,
     ) -> Result<Response<v1::SessionInfo>, Status> {
-        self.session_info(&request.into_inner().session)
-            .map(Response::new)
+        let request = request.into_inner();
+        self.grown(request.min_size)?;
+        self.session_info(&request.session).map(Response::new)
     }
 }
