@@ -131,7 +131,7 @@ struct Job {
 impl Job {
     /// Whether nobody waits for it any more, and nothing of it was begun.
     fn is_abandoned(&self) -> bool {
-        !self.begun && self.reply.as_ref().is_some_and(|reply| reply.is_closed())
+        !self.begun && self.reply.as_ref().is_some_and(Reply::is_closed)
     }
 }
 
