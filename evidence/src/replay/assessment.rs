@@ -7,15 +7,14 @@ use std::{
 
 use bytes::Bytes;
 use deed_proto::v1;
-use deed_tlog::leaf_hash;
 use prost::Message as _;
 
 use super::{AuthoredStatement, Fault, Replay, leaf_of};
 use crate::{
     Micros, Sequence, SessionId,
     assess::{
-        Assessed, Assessor, Changes, ImplicitIntent, Owner, RecordedStatement, Timer, View,
-        body::ParsedBody, cells::CellKey,
+        Assessed, Assessor, Changes, ImplicitIntent, Owner, Timer, View, body::ParsedBody,
+        cells::CellKey,
     },
     entry::Entry,
     session::{Run, Session},
@@ -234,7 +233,7 @@ impl Replay {
         };
         registry.can_judge(authored.header.body)?;
         let parsed = ParsedBody::read(&authored.bytes.slice_ref(authored.entry.payload))?;
-        let recorded = recorded(authored, &parsed, at);
+        let recorded = authored.recorded(&parsed, at);
         let assessed = assessor.record(&mut past, registry, &recorded)?;
         let implicit = assessor.implicit(authored.leaf).cloned();
         if let Some(implicit) = implicit {
@@ -281,7 +280,7 @@ impl Replay {
             return Ok(None);
         };
         let parsed = ParsedBody::read(&authored.bytes.slice_ref(authored.entry.payload))?;
-        let recorded = recorded(authored, &parsed, at);
+        let recorded = authored.recorded(&parsed, at);
         assessor
             .equivocation(&mut past, registry, &recorded, first)
             .map(Some)
@@ -304,7 +303,7 @@ impl Replay {
             return Ok(None);
         };
         let parsed = ParsedBody::read(&authored.bytes.slice_ref(authored.entry.payload))?;
-        let recorded = recorded(authored, &parsed, at);
+        let recorded = authored.recorded(&parsed, at);
         assessor.beside(&mut past, registry, &recorded).map(Some)
     }
 
@@ -317,24 +316,6 @@ impl Replay {
         if assessor.held() > HELD_MAX {
             assessor.forget();
         }
-    }
-}
-
-fn recorded<'a>(
-    authored: AuthoredStatement<'a>,
-    parsed: &'a ParsedBody,
-    at: Micros,
-) -> RecordedStatement<'a> {
-    RecordedStatement {
-        leaf: authored.leaf,
-        leaf_hash: leaf_hash(authored.bytes),
-        at,
-        received_at: authored.entry.received_at,
-        header: authored.header,
-        payload: authored.entry.payload,
-        payload_digest: None,
-        parsed,
-        key: authored.speaker.key,
     }
 }
 

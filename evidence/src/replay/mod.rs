@@ -33,7 +33,7 @@ pub use summary::Summary;
 
 use crate::{
     CommitmentDigest, KeyId, LedgerId, Micros, PayloadDigest, RULES_ASSESSED, Sequence, SessionId,
-    assess::{Assessed, Assessor, ImplicitIntent},
+    assess::{Assessed, Assessor, ImplicitIntent, RecordedStatement, body::ParsedBody},
     batch::{self, Manifest},
     entry::{Entry, KeyedSignature, is_late},
     genesis::Genesis,
@@ -87,7 +87,24 @@ struct AuthoredStatement<'a> {
     bytes: &'a Bytes,
     entry: &'a Entry<'a>,
     header: &'a Header<'a>,
-    speaker: &'a Speaker,
+    speaker: Speaker,
+}
+
+impl<'a> AuthoredStatement<'a> {
+    /// Returns it as the assessor takes it, recorded at `at`.
+    fn recorded(self, parsed: &'a ParsedBody, at: Micros) -> RecordedStatement<'a> {
+        RecordedStatement {
+            leaf: self.leaf,
+            leaf_hash: leaf_hash(self.bytes),
+            at,
+            received_at: self.entry.received_at,
+            header: self.header,
+            payload: self.entry.payload,
+            payload_digest: None,
+            parsed,
+            key: self.speaker.key,
+        }
+    }
 }
 
 /// The name under which batch manifests are counted: they are no statements.
@@ -244,7 +261,7 @@ impl Replay {
             bytes,
             entry,
             header,
-            speaker: &speaker(entry, key),
+            speaker: speaker(entry, key),
         };
         if header.body.is_trust() {
             self.trust(authored)
@@ -254,8 +271,8 @@ impl Replay {
     }
 
     fn single(&mut self, authored: AuthoredStatement<'_>) -> Result<Option<Assessed>, Fault> {
-        self.may_speak(authored.header, authored.speaker)?;
-        match self.judge(authored.header, authored.speaker)? {
+        self.may_speak(authored.header, &authored.speaker)?;
+        match self.judge(authored.header, &authored.speaker)? {
             Judgement::Next => {
                 self.in_form(authored.header)?;
                 self.record(authored);
@@ -278,7 +295,7 @@ impl Replay {
         };
         statement.verify_possession(self.id)?;
         statement.check_recorded_policy()?;
-        self.is_next(authored.header, authored.speaker)?;
+        self.is_next(authored.header, &authored.speaker)?;
         self.in_form(authored.header)?;
         let at = self.effective_time;
         self.registry.judge(&statement, signer, at)?;
@@ -349,7 +366,7 @@ impl Replay {
             bytes,
             entry,
             header,
-            speaker: &speaker,
+            speaker,
         };
         if first {
             self.may_speak(header, &speaker)?;
@@ -433,7 +450,7 @@ impl Replay {
     fn record(&mut self, authored: AuthoredStatement<'_>) {
         let header = authored.header;
         let digest = PayloadDigest::of(authored.entry.payload);
-        let binding = self.registry.session_binding(authored.speaker);
+        let binding = self.registry.session_binding(&authored.speaker);
         let (_, runs) = self
             .sessions
             .entry(header.session)

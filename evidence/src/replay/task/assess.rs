@@ -1,12 +1,10 @@
 //! Assessing statements of a task again.
 
 use bytes::Bytes;
-use deed_tlog::leaf_hash;
 
 use super::{AuthoredStatement, Covered, LeafStatement, TaskReplay, past::Past};
 use crate::{
-    Micros,
-    assess::{Assessed, Assessor, RecordedStatement, body, body::ParsedBody},
+    assess::{Assessed, Assessor, body, body::ParsedBody},
     entry::Entry,
     replay::Fault,
 };
@@ -23,7 +21,7 @@ impl TaskReplay {
             return Ok(None);
         };
         registry.can_judge(authored.header.body)?;
-        let assessed = assessor.record(&mut past, registry, &recorded(authored, &parsed, at))?;
+        let assessed = assessor.record(&mut past, registry, &authored.recorded(&parsed, at))?;
         let implicit = assessor.implicit(authored.leaf).cloned();
         if let Some(implicit) = implicit {
             self.implicit.insert(authored.leaf, implicit);
@@ -41,7 +39,7 @@ impl TaskReplay {
             return Err(Fault::Again { sequence });
         };
         let parsed = ParsedBody::read(&authored.bytes.slice_ref(authored.entry.payload))?;
-        assessor.equivocation(&mut past, registry, &recorded(authored, &parsed, at), first)
+        assessor.equivocation(&mut past, registry, &authored.recorded(&parsed, at), first)
     }
 
     /// Takes a statement of a batch that is kept as evidence, and that contradicts nothing itself.
@@ -55,7 +53,7 @@ impl TaskReplay {
         };
         let parsed = ParsedBody::read(&authored.bytes.slice_ref(authored.entry.payload))?;
         assessor
-            .beside(&mut past, registry, &recorded(authored, &parsed, at))
+            .beside(&mut past, registry, &authored.recorded(&parsed, at))
             .map(Some)
     }
 
@@ -98,7 +96,7 @@ impl TaskReplay {
             assessor.advance(&mut past, registry, index, at)?;
         }
         let parsed = ParsedBody::read(&bytes.slice_ref(entry.payload))?;
-        assessor.record(&mut past, registry, &recorded(authored, &parsed, at))
+        assessor.record(&mut past, registry, &authored.recorded(&parsed, at))
     }
 }
 
@@ -108,23 +106,5 @@ fn names_what_others_may(parsed: &ParsedBody) -> bool {
         body::Body::Intent(_) => !parsed.correlation_keys.is_empty(),
         body::Body::Grant(grant) => grant.outside_token.is_some(),
         _ => false,
-    }
-}
-
-fn recorded<'a>(
-    authored: AuthoredStatement<'a>,
-    parsed: &'a ParsedBody,
-    at: Micros,
-) -> RecordedStatement<'a> {
-    RecordedStatement {
-        leaf: authored.leaf,
-        leaf_hash: leaf_hash(authored.bytes),
-        at,
-        received_at: authored.entry.received_at,
-        header: authored.header,
-        payload: authored.entry.payload,
-        payload_digest: None,
-        parsed,
-        key: authored.speaker.key,
     }
 }

@@ -34,7 +34,7 @@ pub use verdict::{Close, Receipted, Signed, TaskVerdict};
 
 use past::Past;
 
-use super::{Fault, Kept, ReplayError, assesses, speaker};
+use super::{AuthoredStatement, Fault, Kept, ReplayError, assesses, speaker};
 use crate::{
     KeyId, LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId,
     assess::{
@@ -156,16 +156,6 @@ impl<'a> LeafStatement<'a> {
             speaker,
         }
     }
-}
-
-/// A statement with where it stands and who says it.
-#[derive(Clone, Copy)]
-struct AuthoredStatement<'a> {
-    leaf: u64,
-    bytes: &'a Bytes,
-    entry: &'a Entry<'a>,
-    header: &'a Header<'a>,
-    speaker: Speaker,
 }
 
 impl TaskReplay {
