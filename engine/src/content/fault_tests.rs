@@ -122,7 +122,7 @@ fn every_write_may_fail_before_and_after_it_persisted() {
             for (content, state) in all.iter().zip(&states) {
                 match state {
                     ContentStatus::Held => {
-                        assert_eq!(fixture.read(content.digest).unwrap(), content.bytes)
+                        assert_eq!(fixture.read(content.digest).unwrap(), content.bytes);
                     }
                     _ => assert!(fixture.read(content.digest).is_err(), "{fault:?}"),
                 }
