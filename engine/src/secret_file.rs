@@ -9,7 +9,7 @@
 use std::{
     fmt,
     fs::{self, File, Metadata, OpenOptions},
-    io::{self, Write as _},
+    io,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
@@ -86,25 +86,6 @@ pub fn check(path: &Path, metadata: &Metadata) -> Result<(), Exposed> {
     }
 }
 
-/// Writes a file of mode 0600, whole or not at all: it is written as `unfinished` in the same
-/// directory, then renamed. Returns when the file and its name are on disk.
-pub fn replace(path: &Path, unfinished: &Path, bytes: &[u8]) -> io::Result<()> {
-    match fs::remove_file(unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    // The file is created anew, so that it gets this mode and not that of a file left over.
-    let mut file = File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(unfinished)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(unfinished, path)?;
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-}
-
 fn is_secret(mode: u32, given: bool) -> bool {
     let allowed = if given { 0o740 } else { 0o700 };
     mode & !allowed == 0
@@ -177,22 +158,6 @@ mod tests {
         assert!(is_below(&link.join("key"), &inside));
         assert!(!is_below(&inside.join("../key"), &inside));
         assert!(!is_below(&inside.join("none"), &inside));
-    }
-
-    #[test]
-    fn a_file_is_replaced_whole_with_a_mode_of_its_own() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, unfinished) = (dir.path().join("secret"), dir.path().join("secret.new"));
-        // A crash left this file, and others can read it.
-        fs::write(&unfinished, "half of someth").unwrap();
-        fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o644)).unwrap();
-        for text in ["something else, and longer", "short"] {
-            replace(&path, &unfinished, text.as_bytes()).unwrap();
-            assert_eq!(fs::read_to_string(&path).unwrap(), text);
-            let mode = fs::metadata(&path).unwrap().permissions().mode();
-            assert_eq!(mode & 0o777, 0o600);
-            assert!(!unfinished.exists());
-        }
     }
 
     #[test]

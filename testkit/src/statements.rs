@@ -5,17 +5,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use deed_evidence::{
     LedgerId, Micros, Nonce, PayloadDigest, SessionId, TaskId,
-    batch::Manifest,
     genesis::Genesis,
     policy::{self, CEDAR_VERSION, DEFAULT_SCHEMA},
-    signature::{self, Possession},
-    statement,
+    signature, statement,
     trust::TrustState as Trust,
 };
 use deed_proto::v1::{self, append_result::Result as Outcome, statement::Body};
 use deed_tlog::SigningKey;
 use parking_lot::{Mutex, RwLock};
 use tracing::Dispatch;
+
+pub use crate::signed::registration;
+use crate::signed::{manifest, signed_as};
 
 /// The public key of RFC 8032 section 7.1, test 1.
 pub const AUTHORITY_KEY: [u8; 32] = [
@@ -197,28 +198,18 @@ impl Producer {
 }
 
 /// Signs an envelope's payload.
-pub fn signed(mut envelope: v1::Envelope, key: &SigningKey) -> v1::Envelope {
-    let signature = signature::sign(key, envelope.payload_type(), &envelope.payload);
-    let id = signature::key_id(key.public_key());
-    envelope.key_id = Bytes::copy_from_slice(id.as_bytes());
-    envelope.signature = Bytes::copy_from_slice(&signature);
-    envelope
+pub fn signed(envelope: v1::Envelope, key: &SigningKey) -> v1::Envelope {
+    v1::Envelope {
+        attachments: envelope.attachments.clone(),
+        ..signed_as(envelope.payload_type(), &envelope.payload, key)
+    }
 }
 
 /// Returns a signed batch manifest over some envelopes, followed by them.
 pub fn batched(envelopes: Vec<v1::Envelope>, key: &SigningKey) -> Vec<v1::Envelope> {
     let payloads: Vec<_> = envelopes.iter().map(|e| e.payload.clone()).collect();
-    let manifest = Manifest::over(&payloads).expect("a batch");
-    let mut all = vec![signed(
-        v1::Envelope {
-            payload_type: v1::PayloadType::BatchManifest.into(),
-            payload: manifest.encode(),
-            ..v1::Envelope::default()
-        },
-        key,
-    )];
-    all.extend(envelopes);
-    all
+    let manifest = signed_as(v1::PayloadType::BatchManifest, &manifest(&payloads), key);
+    std::iter::once(manifest).chain(envelopes).collect()
 }
 
 /// The authority's session.
@@ -262,27 +253,6 @@ impl Authority {
             key_id: Bytes::copy_from_slice(id.as_bytes()),
             ..v1::KeyRevoked::default()
         }))
-    }
-}
-
-/// A key's registration, with its proof of possession.
-pub fn registration(ledger_id: LedgerId, key: &SigningKey, producer: &str) -> v1::KeyRegistered {
-    let controller = "https://example.org/team";
-    let possession = Possession {
-        ledger_id,
-        public_key: key.public_key().as_bytes(),
-        role: v1::KeyRole::Agent,
-        producer,
-        controller,
-    }
-    .sign(key);
-    v1::KeyRegistered {
-        public_key: Bytes::copy_from_slice(key.public_key().as_bytes()),
-        role: v1::KeyRole::Agent.into(),
-        producer: producer.to_owned(),
-        controller: controller.to_owned(),
-        possession: Bytes::copy_from_slice(&possession),
-        ..v1::KeyRegistered::default()
     }
 }
 

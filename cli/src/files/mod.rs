@@ -4,8 +4,10 @@ mod whole_file;
 
 use std::{fs, io, io::Write as _, path::Path};
 
+pub(crate) use deed_files::Readers;
+
 use crate::failure::{CommandResult, Failure};
-pub(crate) use whole_file::{Readers, WholeFile, make_directory, make_private_directory};
+pub(crate) use whole_file::{WholeFile, make_directory, make_private_directory};
 
 /// Writes a file that the user named, whole or not at all, replacing what is there.
 pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> CommandResult {

@@ -1,83 +1,55 @@
-//! Files that appear whole or not at all, and survive a power failure once they are reported.
+//! Files that the user names, which appear whole or not at all, and the directories for them.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File},
     io::{self, BufWriter, Write},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    path::Path,
 };
 
-/// The readers of a new file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Readers {
-    /// Everybody whom the umask allows.
-    All,
-    /// Only the owner of the file.
-    Owner,
-}
+use deed_files::{Readers, directory_of, sync_directory_of};
 
-/// A file under way. What is written goes to a temporary file beside it, which is removed when
-/// this is dropped; the file itself appears, or is replaced, with [`keep`](Self::keep).
-///
-/// A path that exists and is no regular file (a pipe, `/dev/stdout`) is written to directly.
+/// A file under way, as [`deed_files::WholeFile`]. A symbolic link is followed, and a path that
+/// exists and is no regular file (a pipe, `/dev/stdout`) is written to directly.
 #[derive(Debug)]
 pub(crate) struct WholeFile {
-    writer: BufWriter<File>,
-    path: PathBuf,
-    /// `None` once it is gone, or if there is none.
-    temporary: Option<PathBuf>,
+    writer: BufWriter<Target>,
+}
+
+#[derive(Debug)]
+enum Target {
+    Whole(deed_files::WholeFile),
+    Direct(File),
 }
 
 impl WholeFile {
     pub(crate) fn create(path: &Path, readers: Readers) -> io::Result<Self> {
         // Through symbolic links: the file is replaced, not the link to it.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        if fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
-            return Ok(Self {
-                writer: BufWriter::new(OpenOptions::new().write(true).open(&path)?),
-                path,
-                temporary: None,
-            });
-        }
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(io::Error::other)?;
-        let name = format!(".deed-{}.tmp", hex::encode(random));
-        let temporary = directory_of(&path).join(name);
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(match readers {
-                Readers::All => 0o666,
-                Readers::Owner => 0o600,
-            })
-            .open(&temporary)?;
-        Ok(Self {
-            writer: BufWriter::new(file),
-            path,
-            temporary: Some(temporary),
-        })
+        let target = if fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
+            Target::Direct(File::options().write(true).open(&path)?)
+        } else {
+            Target::Whole(deed_files::WholeFile::create(&path, readers)?)
+        };
+        let writer = BufWriter::new(target);
+        Ok(Self { writer })
     }
 
     /// Puts the file in its place, and in place of what was there.
     pub(crate) fn keep(self) -> io::Result<()> {
-        self.place(|from, to| fs::rename(from, to))
+        match self.writer.into_inner()? {
+            Target::Whole(file) => file.keep(),
+            Target::Direct(_) => Ok(()),
+        }
     }
 
     /// Puts the file in its place if there is none yet; else fails with
     /// [`AlreadyExists`](io::ErrorKind::AlreadyExists).
     pub(crate) fn keep_new(self) -> io::Result<()> {
-        self.place(|from, to| fs::hard_link(from, to))
-    }
-
-    fn place(mut self, place: impl Fn(&Path, &Path) -> io::Result<()>) -> io::Result<()> {
-        self.writer.flush()?;
-        let Some(temporary) = &self.temporary else {
-            return Ok(());
-        };
-        self.writer.get_ref().sync_all()?;
-        place(temporary, &self.path)?;
-        // The name is in the directory, which is synced by itself.
-        sync_directory(directory_of(&self.path))
+        match self.writer.into_inner()? {
+            Target::Whole(file) => file.keep_new(),
+            Target::Direct(_) => Ok(()),
+        }
     }
 }
 
@@ -91,11 +63,18 @@ impl Write for WholeFile {
     }
 }
 
-impl Drop for WholeFile {
-    fn drop(&mut self) {
-        if let Some(temporary) = self.temporary.take() {
-            // After a rename there is none any more.
-            let _ = fs::remove_file(temporary);
+impl Write for Target {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Whole(file) => file.write(bytes),
+            Self::Direct(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Whole(file) => file.flush(),
+            Self::Direct(file) => file.flush(),
         }
     }
 }
@@ -126,27 +105,16 @@ fn make_directory_with(path: &Path, mode: u32) -> io::Result<()> {
         made => made,
     };
     match made {
-        Ok(()) => sync_directory(directory_of(path)),
+        Ok(()) => sync_directory_of(path),
         // Perhaps made a moment ago and not synced yet, by a process that runs beside this one;
         // or made long ago in a directory that is not ours to open.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {
-            match sync_directory(directory_of(path)) {
+            match sync_directory_of(path) {
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
                 synced => synced,
             }
         }
         Err(error) => Err(error),
-    }
-}
-
-fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
-fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
     }
 }
 

@@ -1,13 +1,14 @@
 //! The directory of a session on disk: its lock, and the file that says whose session it is.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{self, Write as _},
+    fs::{DirBuilder, File, OpenOptions, TryLockError},
+    io,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use deed_evidence::{LedgerId, SessionId};
+use deed_files::Readers;
 use deed_tlog::Hash;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -143,20 +144,11 @@ pub(super) fn write_about(
 ) -> Result<(), SessionError> {
     let failed = |action| move |error: io::Error| SessionError::io(action, path, &error);
     let text = serde_json::to_vec_pretty(about).map_err(|error| failed("write")(error.into()))?;
-    let temporary = directory.join("session.new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)
-        .map_err(failed("make"))?;
-    file.write_all(&text).map_err(failed("write"))?;
-    file.sync_all().map_err(failed("sync"))?;
-    fs::rename(&temporary, path).map_err(failed("make"))?;
-    for directory in directory.ancestors().take(3) {
-        let synced = File::open(directory).and_then(|directory| directory.sync_all());
-        synced.map_err(failed("sync"))?;
+    let unfinished = directory.join("session.new");
+    deed_files::replace_as(path, &unfinished, Readers::Owner, &text).map_err(failed("make"))?;
+    // The directories that may have been made for it.
+    for directory in directory.ancestors().take(2) {
+        deed_files::sync_directory_of(directory).map_err(failed("sync"))?;
     }
     Ok(())
 }

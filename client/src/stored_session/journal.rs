@@ -29,6 +29,7 @@ use std::{
 
 use bytes::Bytes;
 use deed_evidence::{PayloadDigest, Sequence};
+use deed_files::{Readers, WholeFile};
 use deed_proto::v1;
 use prost::Message as _;
 
@@ -136,22 +137,13 @@ impl Journal {
             encode(record, &mut out);
         }
         remove_unfinished(&temporary).map_err(failed("clear"))?;
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)
-            .map_err(failed("make"))?;
+        let mut file =
+            WholeFile::create_as(&self.path, &temporary, Readers::Owner).map_err(failed("make"))?;
         file.write_all(&out).map_err(failed("write"))?;
-        file.sync_all().map_err(failed("sync"))?;
-        fs::rename(&temporary, &self.path).map_err(failed("replace"))?;
+        let file = file.rename().map_err(failed("replace"))?;
         let mut old = std::mem::replace(&mut self.file, file);
         self.bytes = out.len() as u64;
-        if let Some(directory) = self.path.parent() {
-            let directory = File::open(directory).map_err(failed("sync"))?;
-            directory.sync_all().map_err(failed("sync"))?;
-        }
+        deed_files::sync_directory_of(&self.path).map_err(failed("sync"))?;
         // The old file has no name any more; a failure to overwrite it changes nothing for the session.
         let _ = overwrite(&mut old);
         Ok(())

@@ -1,11 +1,8 @@
 //! Files that are written whole, and outlast a power failure once they are written.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write as _},
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::Path};
 
+use deed_files::Readers;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::StoreError;
@@ -51,51 +48,16 @@ pub(super) fn to_json(value: &impl Serialize) -> Vec<u8> {
 
 /// Writes a file that must not exist yet. Returns false if it exists.
 pub(super) fn write_new(path: &Path, bytes: &[u8]) -> Result<bool, StoreError> {
-    // Complete under another name first: a crash must not leave half a file under this one.
-    let temporary = write_temporary(path, bytes)?;
-    let linked = fs::hard_link(&temporary, path);
-    let _ = fs::remove_file(&temporary);
-    match linked {
-        Ok(()) => sync_directory_of(path).map(|()| true),
+    match deed_files::create_new(path, Readers::All, bytes) {
+        Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(io_error("create", path, &error)),
     }
 }
 
-/// Replaces a file with a whole new one, or not at all.
+/// Replaces a file with a whole new one, or not at all. A crash before the end leaves an older
+/// trusted head, which is safe.
 pub(super) fn write_replacing(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let temporary = write_temporary(path, bytes)?;
-    fs::rename(&temporary, path).map_err(|error| io_error("replace", path, &error))?;
-    // If we crash before this, the old file is there: an older trusted head, which is safe.
-    sync_directory_of(path)
-}
-
-fn write_temporary(path: &Path, bytes: &[u8]) -> Result<PathBuf, StoreError> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(
-        ".{}-{:08x}",
-        std::process::id(),
-        getrandom::u32().unwrap_or(0)
-    ));
-    let temporary = PathBuf::from(temporary);
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&temporary)
-        .and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        });
-    if let Err(error) = written {
-        let _ = fs::remove_file(&temporary);
-        return Err(io_error("write", &temporary, &error));
-    }
-    Ok(temporary)
-}
-
-fn sync_directory_of(path: &Path) -> Result<(), StoreError> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(|error| io_error("sync", directory, &error))
+    deed_files::replace(path, Readers::All, bytes)
+        .map_err(|error| io_error("replace", path, &error))
 }

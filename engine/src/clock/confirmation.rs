@@ -11,13 +11,14 @@
 //! second.
 
 use std::{
-    fs::{self, File, Permissions},
+    fs::{File, Permissions},
     io::{self, Read as _, Write as _},
     os::unix::fs::PermissionsExt as _,
     path::Path,
 };
 
 use deed_evidence::Micros;
+use deed_files::{Readers, WholeFile};
 use thiserror::Error;
 
 use super::{Clock, SystemClock};
@@ -158,19 +159,12 @@ pub(super) fn text(path: &Path, bytes_max: u64) -> io::Result<Option<String>> {
 
 /// Writes a file whole or not at all: beside its place, synced, then renamed.
 pub(super) fn write(data_dir: &Path, name: &str, text: &str) -> io::Result<()> {
+    // No link is followed: root may run this where another user owns the directory.
     let unfinished = data_dir.join(format!("{name}.unfinished"));
-    // The file is created anew, so that no link is followed: root may run this where another user
-    // owns the directory.
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = File::create_new(&unfinished)?;
+    let mut file = WholeFile::create_as(&data_dir.join(name), &unfinished, Readers::All)?;
     // The file has no secret, and the server must read it whoever wrote it and under whatever
     // umask.
-    file.set_permissions(Permissions::from_mode(0o644))?;
+    file.file().set_permissions(Permissions::from_mode(0o644))?;
     writeln!(file, "{}", text.trim_end())?;
-    file.sync_all()?;
-    fs::rename(&unfinished, data_dir.join(name))?;
-    File::open(data_dir)?.sync_all()
+    file.keep()
 }

@@ -18,6 +18,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use deed_files::{Readers, WholeFile};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -117,23 +118,17 @@ pub(crate) fn create(path: &Path) -> Result<SecretKey, KeyFileError> {
     let text = Zeroizing::new(format!("{MAGIC}\nkey {}\n", *encoded));
     // The file is written under another name first: a crash must not leave a part of a key.
     let unfinished = unfinished(path);
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
-        _ => {}
-    }
-    let mut file = File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&unfinished)
-        .map_err(io)?;
+    let mut file = WholeFile::create_as(path, &unfinished, Readers::Owner).map_err(io)?;
     file.write_all(text.as_bytes()).map_err(io)?;
-    file.sync_all().map_err(io)?;
-    give_name(&unfinished, path).map_err(io)?;
-    let directory = path.parent().filter(|parent| *parent != Path::new(""));
-    File::open(directory.unwrap_or(Path::new(".")))
-        .and_then(|directory| directory.sync_all())
-        .map_err(io)?;
+    file.file().sync_all().map_err(io)?;
+    match file.keep_new() {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists && unfinished.exists() => {
+            // Some file systems have no links, and rename only in place of what is there.
+            claim_and_rename(&unfinished, path).map_err(io)?;
+            deed_files::sync_directory_of(path).map_err(io)?;
+        }
+        kept => kept.map_err(io)?,
+    }
     Ok(key)
 }
 
@@ -142,17 +137,6 @@ fn unfinished(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     PathBuf::from(name)
-}
-
-/// Moves a complete file to its place. Fails if another process has made one there, which a plain
-/// rename would overwrite.
-fn give_name(unfinished: &Path, path: &Path) -> io::Result<()> {
-    match fs::hard_link(unfinished, path) {
-        Ok(()) => fs::remove_file(unfinished),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
-        // Some file systems have no links.
-        Err(_) => claim_and_rename(unfinished, path),
-    }
 }
 
 /// Moves the file without a link: an empty file claims the name and is replaced. A crash in between

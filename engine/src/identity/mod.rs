@@ -27,11 +27,10 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use deed_files::Readers;
 use deed_tlog::{NoteSigner, Origin, VerifierKey};
 use thiserror::Error;
 use zeroize::Zeroizing;
-
-use crate::secret_file;
 
 /// BLAKE3 context of log keys. It never changes.
 const LOG_KEY_CONTEXT: &str = "deed.v1 log key";
@@ -293,7 +292,8 @@ fn checked_name(name: &str) -> Result<String, IdentityError> {
 fn write_secret(path: &Path, text: &str) -> io::Result<()> {
     // After a crash before the new file is in place the old one is still there, and nothing derives
     // from the new secret yet.
-    secret_file::replace(path, &path.with_extension("key.new"), text.as_bytes())
+    let unfinished = path.with_extension("key.new");
+    deed_files::replace_as(path, &unfinished, Readers::Owner, text.as_bytes())
 }
 
 #[cfg(test)]

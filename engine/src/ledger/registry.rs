@@ -1,4 +1,6 @@
-//! The ledgers of a server. They are created here, and loaded when they are first asked for.
+//! The ledgers of a server, which are loaded when they are first asked for.
+
+mod create;
 
 use std::{
     collections::HashMap,
@@ -8,23 +10,20 @@ use std::{
     },
 };
 
-use bytes::Bytes;
-use deed_evidence::{
-    LedgerId, Micros, genesis::Genesis, genesis::GenesisError, statement::BodyKind, trust,
-};
-use deed_tlog::{Checkpoint, Hash, Origin, PublicKey, TreeHead};
+use deed_evidence::{LedgerId, Micros, statement::BodyKind};
+use deed_tlog::{Checkpoint, Hash, Origin, TreeHead};
 use parking_lot::{Mutex, RwLock};
-use prost::Message as _;
 use thiserror::Error;
 use tokio::sync::watch;
+
+pub use create::NewLedger;
 
 use super::{
     Ledger, PublishedTree,
     due::next_look,
     past_trust::PastTrust,
     policies::{self, Policies},
-    step::{LedgerState, Records, SharedTrust},
-    write,
+    step::SharedTrust,
 };
 use crate::{
     clock::Clock as _,
@@ -32,7 +31,7 @@ use crate::{
     identity::{Identity, log_signers::LogSigners},
     ledger_name::LedgerName,
     store::{
-        Batch, Family, LedgerNumber, Store, StoreError, keys,
+        Family, LedgerNumber, Store, StoreError,
         records::LedgerRecord,
         recover::{self, LoadError},
     },
@@ -118,27 +117,6 @@ impl Loaded {
 
     fn policy_bytes(&self) -> usize {
         policies::bytes_in_force(&self.ledger.trust)
-    }
-}
-
-/// A ledger that is about to be created; its shard will commit its records.
-pub struct NewLedger {
-    pub ledger: Arc<Ledger>,
-    pub readable: Arc<PublishedTree>,
-    pub state: LedgerState,
-    records: Records,
-}
-
-impl NewLedger {
-    /// Adds all records of the new ledger to a batch.
-    pub fn write(&self, store: &Store, batch: &mut Batch) {
-        let (number, name) = (self.ledger.number, self.ledger.name());
-        let next = (number.0 + 1).to_be_bytes();
-        store.put(batch, Family::Meta, keys::NEXT_LEDGER, &next);
-        let record = self.ledger.record_at(self.readable.size()).encode_to_vec();
-        store.put(batch, Family::Meta, &keys::ledger(name), &record);
-        write::write_records(store, batch, number, &self.records);
-        write::write_head(store, batch, number, &self.readable, true);
     }
 }
 
@@ -268,47 +246,42 @@ impl LedgerRegistry {
     /// Returns names of ledgers that are not loaded and that have, or may have, a deadline up to
     /// `by`.
     pub fn due_unloaded(&self, by: Micros) -> Result<Vec<String>, StoreError> {
-        let mut due = Vec::new();
-        let mut after = String::new();
-        loop {
-            let page = self.store.ledgers_after(&after, 1000)?;
-            let Some(last) = page.last() else {
-                return Ok(due);
-            };
-            after.clone_from(&last.name);
-            for record in page {
-                if self.loaded(&record.name).is_some() {
-                    continue;
-                }
-                let first = self.store.next_due(LedgerNumber(record.number));
-                // A record that cannot be read is reported when the ledger is loaded.
-                let may_be = first.map_or(true, |first| first.is_some_and(|first| first <= by));
-                if may_be {
-                    due.push(record.name);
-                }
-            }
-        }
+        self.names_of(|record| {
+            // A record that cannot be read is reported when the ledger is loaded.
+            self.loaded(&record.name).is_none()
+                && self
+                    .store
+                    .next_due(LedgerNumber(record.number))
+                    .map_or(true, |first| first.is_some_and(|first| first <= by))
+        })
     }
 
     /// Returns names of the ledgers whose newest entry was received after `time`. Reads one record
     /// of each.
     pub fn ahead_of(&self, time: Micros) -> Result<Vec<String>, StoreError> {
-        let mut ahead = Vec::new();
+        self.names_of(|record| {
+            let newest = self.store.effective_time(LedgerNumber(record.number));
+            // A ledger that cannot be read is reported when it is loaded, and does not hinder
+            // the others.
+            newest.ok().flatten().is_some_and(|newest| newest > time)
+        })
+    }
+
+    /// Returns the names of the ledgers in the store of whose records `is_wanted` returns true.
+    fn names_of(
+        &self,
+        is_wanted: impl Fn(&LedgerRecord) -> bool,
+    ) -> Result<Vec<String>, StoreError> {
+        let mut names = Vec::new();
         let mut after = String::new();
         loop {
             let page = self.store.ledgers_after(&after, 1000)?;
             let Some(last) = page.last() else {
-                return Ok(ahead);
+                return Ok(names);
             };
             after.clone_from(&last.name);
-            for record in page {
-                let newest = self.store.effective_time(LedgerNumber(record.number));
-                // A ledger that cannot be read is reported when it is loaded, and does not hinder
-                // the others.
-                if newest.ok().flatten().is_some_and(|newest| newest > time) {
-                    ahead.push(record.name);
-                }
-            }
+            let wanted = page.into_iter().filter(&is_wanted);
+            names.extend(wanted.map(|record| record.name));
         }
     }
 
@@ -391,123 +364,6 @@ impl LedgerRegistry {
         Some(checkpoint.head)
     }
 
-    /// Prepares a new ledger and hands it to `commit`, which must return only when it is on disk.
-    /// No other ledger is created meanwhile.
-    pub fn create(
-        &self,
-        name: &str,
-        authority_keys: &[Bytes],
-        commit: impl FnOnce(NewLedger) -> Result<(), LedgerRegistryError>,
-    ) -> Result<Arc<Ledger>, LedgerRegistryError> {
-        self.create_under(deed_evidence::RULES_VERSION, name, authority_keys, commit)
-    }
-
-    /// Creates a ledger under an older version of the rules.
-    pub fn create_under(
-        &self,
-        rules_version: u32,
-        name: &str,
-        authority_keys: &[Bytes],
-        commit: impl FnOnce(NewLedger) -> Result<(), LedgerRegistryError>,
-    ) -> Result<Arc<Ledger>, LedgerRegistryError> {
-        let name = LedgerName::parse(name)
-            .ok_or(LedgerRegistryError::Name)?
-            .as_str();
-        let authority_keys = checked_authority_keys(authority_keys)?;
-        let _creating = self.creating.lock();
-        if self.store.ledger(name)?.is_some() {
-            return Err(LedgerRegistryError::AlreadyExists {
-                name: name.to_owned(),
-            });
-        }
-        let new = self.prepare(rules_version, name, authority_keys)?;
-        let ledger = Arc::clone(&new.ledger);
-        {
-            // The lock is the one that loading takes, so that no loading is under way.
-            let loading = Loading::of(self, name);
-            let _loading = loading.held.lock();
-            *self.coming.lock() = Some(name.to_owned());
-        }
-        let committed = commit(new);
-        if committed.is_ok() {
-            // The ledger that its shard steps is kept before another can be loaded.
-            self.keep(&ledger);
-        }
-        // If the commit failed, the ledger may be on disk or not; either the shard has stopped, or
-        // nothing was written.
-        *self.coming.lock() = None;
-        committed?;
-        tracing::info!(ledger = name, origin = %ledger.origin, "ledger created");
-        Ok(ledger)
-    }
-
-    fn prepare(
-        &self,
-        rules_version: u32,
-        name: &str,
-        authority_keys: Vec<[u8; 32]>,
-    ) -> Result<NewLedger, LedgerRegistryError> {
-        let number = self.store.next_ledger()?;
-        let partition = self.store.partition_for(number)?;
-        let origin: Origin = format!("{}/logs/{name}", self.identity.name())
-            .parse()
-            .expect("server and ledger names have only characters that an origin may have");
-        let signer = self.identity.log_signer(&origin, 0);
-        let mut nonce = [0; 32];
-        getrandom::fill(&mut nonce).map_err(LedgerRegistryError::Random)?;
-        let created_at = self
-            .clock
-            .read()
-            .inspect_err(|fault| self.clock.refused(fault.is_behind()))?;
-        let genesis = Genesis {
-            origin: origin.clone(),
-            log_key: signer.verifier_key().clone(),
-            authority_keys,
-            created_at,
-            nonce,
-            rules_version,
-        };
-        let entry = genesis.to_entry().map_err(|error| match error {
-            GenesisError::Statement(error) => LedgerRegistryError::AuthorityKeys(error.to_string()),
-            other => LedgerRegistryError::Defect(other.to_string()),
-        })?;
-        let id = LedgerId::new(deed_tlog::leaf_hash(&entry));
-        let trust = Arc::new(RwLock::new(trust::TrustState::genesis(id, &genesis)));
-        let (state, records) = LedgerState::create(&entry, created_at, Arc::clone(&trust))
-            .map_err(|error| LedgerRegistryError::Defect(error.to_string()))?;
-        let record = LedgerRecord {
-            number: number.0,
-            name: name.to_owned(),
-            origin: origin.to_string(),
-            key_generation: 0,
-            ledger_id: Bytes::copy_from_slice(id.hash().as_bytes()),
-            vkey: signer.verifier_key().to_string(),
-            genesis_entry: entry,
-            partition: Some(u32::from(partition.number())),
-        };
-        let head = state.edge().head();
-        let mut readable = PublishedTree {
-            edge: state.edge().clone(),
-            head,
-            checkpoint: Bytes::new(),
-            effective_time: created_at,
-            next_due: None,
-            due: 0,
-            clock: None,
-        };
-        let unsigned = Arc::new(readable.clone());
-        let ledger = Arc::new(self.open_with(record, unsigned, trust)?);
-        readable.checkpoint = ledger.sign(head);
-        let readable = Arc::new(readable);
-
-        Ok(NewLedger {
-            ledger,
-            readable,
-            state,
-            records,
-        })
-    }
-
     fn open(
         &self,
         record: LedgerRecord,
@@ -579,28 +435,4 @@ impl LedgerRegistry {
             record,
         })
     }
-}
-
-fn checked_authority_keys(keys: &[Bytes]) -> Result<Vec<[u8; 32]>, LedgerRegistryError> {
-    let fail = |what: String| Err(LedgerRegistryError::AuthorityKeys(what));
-    if keys.is_empty() || keys.len() > 16 {
-        return fail(format!("{} given where 1 to 16 are wanted", keys.len()));
-    }
-    let mut checked = Vec::with_capacity(keys.len());
-    for (position, key) in keys.iter().enumerate() {
-        let Ok(key) = <[u8; 32]>::try_from(&key[..]) else {
-            return fail(format!("key {position} has {} bytes, not 32", key.len()));
-        };
-        if PublicKey::from_bytes(&key).is_err() {
-            return fail(format!(
-                "key {position} is not an Ed25519 public key, or a weak one"
-            ));
-        }
-        checked.push(key);
-    }
-    checked.sort_unstable();
-    if checked.windows(2).any(|pair| pair[0] == pair[1]) {
-        return fail("the same key stands twice".to_owned());
-    }
-    Ok(checked)
 }

@@ -3,6 +3,11 @@
 //! Counting is a few relaxed additions, where possible once for each turn or request and not for
 //! each statement. No label has values that callers choose (no ledgers, principals or paths), so
 //! callers cannot make the set grow.
+//!
+//! The text is encoded by prometheus-client, from counters of our own: arrays of atomics. Its `Family`
+//! looks a counter up by its labels (260 ns, where an atomic takes 6) and prints them in random order,
+//! its `Histogram` takes a lock (40 ns, where ours takes 14; 140 and 40 with two threads), and its
+//! `Registry` changes the descriptions.
 
 mod assessed;
 mod histogram;

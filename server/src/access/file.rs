@@ -17,13 +17,14 @@
 //! two.
 
 use std::{
-    fs::{self, DirBuilder, File},
-    io::{self, Read as _, Write as _},
+    fs::{DirBuilder, File},
+    io::{self, Read as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use deed_evidence::Micros;
+use deed_files::Readers;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -375,24 +376,15 @@ impl AccessFile {
     }
 
     fn write(&self, data_dir: &Path) -> io::Result<()> {
-        let unfinished = data_dir.join(UNFINISHED);
-        match fs::remove_file(&unfinished) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
-        // The file is created anew, so that it gets this mode and not that of a file left over.
-        let mut file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&unfinished)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&unfinished, data_dir.join(FILE))?;
         // A revocation that was reported as done must survive a crash.
-        File::open(data_dir)?.sync_all()
+        deed_files::replace_as(
+            &data_dir.join(FILE),
+            &data_dir.join(UNFINISHED),
+            Readers::Owner,
+            &text,
+        )
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
+use tonic::transport::Channel;
 
 use super::*;
 use deed_engine::shard::Disk;
@@ -59,14 +60,36 @@ fn samples(text: &str) -> BTreeMap<String, f64> {
     samples
 }
 
+/// Returns options of a server with an admin port.
+fn with_admin(dir: &TempDir) -> ServerOptions {
+    ServerOptions {
+        admin: Some(SocketAddr::from(([127, 0, 0, 1], 0)).into()),
+        ..ServerOptions::new(dir.path().join("data"))
+    }
+}
+
+async fn start(options: ServerOptions) -> Server {
+    Server::start(options, Arc::new(SystemClock)).await.unwrap()
+}
+
+/// Creates the ledger `counted`, and returns a producer for it.
+async fn counted_ledger(server: &Server) -> (LedgerClient<Channel>, Producer) {
+    let url = format!("http://{}", server.address());
+    let mut client = LedgerClient::connect(url).await.unwrap();
+    let created = client.create_ledger(v1::CreateLedgerRequest {
+        name: "counted".to_owned(),
+        authority_keys: vec![Bytes::from_static(&AUTHORITY_KEY)],
+    });
+    let created = created.await.unwrap().into_inner().ledger.unwrap();
+    let id = LedgerId::new(Hash::try_from(&created.ledger_id[..]).unwrap());
+    (client, Producer::new(id, 1))
+}
+
 #[tokio::test]
 async fn figures_move_with_what_is_asked_of_the_server() {
     let dir = TempDir::new().unwrap();
-    let options = ServerOptions {
-        admin: Some(SocketAddr::from(([127, 0, 0, 1], 0)).into()),
-        ..ServerOptions::new(dir.path().join("data"))
-    };
-    let server = Server::start(options, Arc::new(SystemClock)).await.unwrap();
+    let options = with_admin(&dir);
+    let server = start(options).await;
     let admin = server.admin_address().unwrap();
     assert_eq!(ask(admin, "/healthz").await.0, 200);
     assert_eq!(
@@ -82,15 +105,7 @@ async fn figures_move_with_what_is_asked_of_the_server() {
     assert_eq!((status, media_type.as_str()), (200, OPEN_METRICS));
     let before = samples(&before);
 
-    let url = format!("http://{}", server.address());
-    let mut client = LedgerClient::connect(url).await.unwrap();
-    let created = client.create_ledger(v1::CreateLedgerRequest {
-        name: "counted".to_owned(),
-        authority_keys: vec![Bytes::from_static(&AUTHORITY_KEY)],
-    });
-    let created = created.await.unwrap().into_inner().ledger.unwrap();
-    let id = LedgerId::new(Hash::try_from(&created.ledger_id[..]).unwrap());
-    let mut producer = Producer::new(id, 1);
+    let (mut client, mut producer) = counted_ledger(&server).await;
     let mut envelopes: Vec<_> = (0..3).map(|_| producer.intent("orders/1")).collect();
     let payload_bytes: usize = envelopes.iter().map(|e| e.payload.len()).sum();
     // A duplicate, and an envelope that is malformed.
@@ -190,22 +205,9 @@ async fn figures_move_with_what_is_asked_of_the_server() {
 #[tokio::test]
 async fn what_ledgers_find_and_write_is_counted_and_what_is_due_is_told() {
     let dir = TempDir::new().unwrap();
-    let options = ServerOptions {
-        admin: Some(SocketAddr::from(([127, 0, 0, 1], 0)).into()),
-        ..ServerOptions::new(dir.path().join("data"))
-    };
-    let server = Server::start(options.clone(), Arc::new(SystemClock))
-        .await
-        .unwrap();
-    let url = format!("http://{}", server.address());
-    let mut client = LedgerClient::connect(url).await.unwrap();
-    let created = client.create_ledger(v1::CreateLedgerRequest {
-        name: "counted".to_owned(),
-        authority_keys: vec![Bytes::from_static(&AUTHORITY_KEY)],
-    });
-    let created = created.await.unwrap().into_inner().ledger.unwrap();
-    let id = LedgerId::new(Hash::try_from(&created.ledger_id[..]).unwrap());
-    let mut producer = Producer::new(id, 1);
+    let options = with_admin(&dir);
+    let server = start(options.clone()).await;
+    let (mut client, mut producer) = counted_ledger(&server).await;
     let far_us = SystemClock.now().get() + 365 * 86_400_000_000;
     let opened = v1::TaskOpened {
         requested_by: "https://example.org/people/dee".to_owned(),
@@ -267,13 +269,8 @@ async fn what_ledgers_find_and_write_is_counted_and_what_is_due_is_told() {
 #[tokio::test]
 async fn a_connection_that_stays_open_does_not_keep_the_store_open() {
     let dir = TempDir::new().unwrap();
-    let options = ServerOptions {
-        admin: Some(SocketAddr::from(([127, 0, 0, 1], 0)).into()),
-        ..ServerOptions::new(dir.path().join("data"))
-    };
-    let server = Server::start(options.clone(), Arc::new(SystemClock))
-        .await
-        .unwrap();
+    let options = with_admin(&dir);
+    let server = start(options.clone()).await;
     let mut open = TcpStream::connect(server.admin_address().unwrap())
         .await
         .unwrap();
@@ -290,7 +287,7 @@ async fn a_connection_that_stays_open_does_not_keep_the_store_open() {
         Err(_) => 0,
     };
     assert!(!answer[..read].starts_with(b"HTTP/1.1 200"));
-    let again = Server::start(options, Arc::new(SystemClock)).await.unwrap();
+    let again = start(options).await;
     again.stop().await.unwrap();
 }
 
@@ -299,11 +296,10 @@ async fn a_connection_that_stays_open_does_not_keep_the_store_open() {
 async fn silent_connections_do_not_keep_probes_out() {
     let dir = TempDir::new().unwrap();
     let options = ServerOptions {
-        admin: Some(SocketAddr::from(([127, 0, 0, 1], 0)).into()),
         admin_connections: 2,
-        ..ServerOptions::new(dir.path().join("data"))
+        ..with_admin(&dir)
     };
-    let server = Server::start(options, Arc::new(SystemClock)).await.unwrap();
+    let server = start(options).await;
     let admin = server.admin_address().unwrap();
     let mut held = Vec::new();
     for _ in 0..20 {
@@ -348,7 +344,7 @@ async fn beyond_loopback_it_has_to_be_said() {
     );
     assert!(!dir.path().join("data").exists());
     options.admin_insecure = true;
-    let server = Server::start(options, Arc::new(SystemClock)).await.unwrap();
+    let server = start(options).await;
     server.stop().await.unwrap();
 }
 

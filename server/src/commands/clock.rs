@@ -1,12 +1,13 @@
 //! The command `deed-server clock`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use deed_evidence::Micros;
-use deed_server::config::{Flags, Settings};
+use deed_server::config::Flags;
 
+use super::DirectoryArguments;
 use crate::print_line;
 
 /// The subcommands of `deed-server clock`.
@@ -27,22 +28,13 @@ pub(crate) struct Confirm {
     /// Time of another clock, in seconds since 1970-01-01T00:00:00Z, as `date +%s` shows it there.
     #[arg(long, value_name = "SECONDS")]
     time: i64,
-    /// The server's directory (default: the configuration's, which is ./deed-data if it is not
-    /// set).
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<String>,
-    /// File of settings; without it ./deed.toml is read, if there is one.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    directory: DirectoryArguments,
 }
 
-pub(crate) fn run(command: ClockCommand, mut flags: Flags) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(command: ClockCommand, flags: Flags) -> anyhow::Result<ExitCode> {
     let ClockCommand::Confirm(arguments) = command;
-    flags.file.clone_from(&arguments.config);
-    if let Some(data_dir) = &arguments.data_dir {
-        flags.set("data_dir", data_dir, "--data-dir");
-    }
-    let settings = Settings::load(&flags)?;
+    let settings = arguments.directory.load(flags)?;
     let named = arguments.time.checked_mul(1_000_000);
     let named = Micros::new(named.context("--time is out of range")?);
     match deed_server::confirm_clock(&settings.server.data_dir, named) {

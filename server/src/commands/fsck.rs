@@ -1,31 +1,24 @@
 //! The command `deed-server fsck`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Args;
-use deed_server::{
-    config::{Flags, Settings},
-    offline::fsck,
-};
+use deed_server::{config::Flags, offline::fsck};
 
+use super::DirectoryArguments;
 use crate::{log_as, print_line};
 
 #[derive(Debug, Args)]
+#[command(mut_arg("data_dir", |arg| arg.help(
+    "Directory to check (default: the configuration's, which is ./deed-data if it is not set)"
+)))]
 pub(crate) struct Arguments {
-    /// Directory to check (default: the configuration's, which is ./deed-data if it is not set).
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<String>,
-    /// File of settings; without it ./deed.toml is read, if there is one.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    directory: DirectoryArguments,
 }
 
-pub(crate) fn run(arguments: &Arguments, mut flags: Flags) -> anyhow::Result<ExitCode> {
-    flags.file.clone_from(&arguments.config);
-    if let Some(data_dir) = &arguments.data_dir {
-        flags.set("data_dir", data_dir, "--data-dir");
-    }
-    let settings = Settings::load(&flags)?;
+pub(crate) fn run(arguments: &Arguments, flags: Flags) -> anyhow::Result<ExitCode> {
+    let settings = arguments.directory.load(flags)?;
     log_as(&settings)?;
     let server = &settings.server;
     let key_file = &server.content.key_file;

@@ -108,6 +108,32 @@ impl SettingArguments {
     }
 }
 
+/// The data directory of a server, for commands that work on it.
+#[derive(Debug, Args)]
+pub(crate) struct DirectoryArguments {
+    /// The server's directory (default: the configuration's, which is ./deed-data if it is not
+    /// set).
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// File of settings; without it ./deed.toml is read, if there is one.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl DirectoryArguments {
+    /// Loads the settings of that server.
+    ///
+    /// # Errors
+    /// If a setting is wrong, or the file cannot be read.
+    pub(crate) fn load(&self, mut flags: Flags) -> anyhow::Result<Settings> {
+        flags.file.clone_from(&self.config);
+        if let Some(data_dir) = &self.data_dir {
+            flags.set("data_dir", data_dir, "--data-dir");
+        }
+        Ok(Settings::load(&flags)?)
+    }
+}
+
 fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text
         .split_once('=')

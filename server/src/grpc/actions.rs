@@ -18,17 +18,7 @@ impl Actions for ActionsService {
         &self,
         request: Request<v1::AwaitClearanceRequest>,
     ) -> Result<Response<Self::AwaitClearanceStream>, Status> {
-        let caller = Caller::of(request.extensions());
-        let request = request.into_inner();
-        let ledger = self
-            .0
-            .ledger_of_size(
-                &caller,
-                Method::AwaitClearance,
-                &request.ledger,
-                request.min_size,
-            )
-            .await?;
+        let (caller, ledger, request) = self.0.begin_read(Method::AwaitClearance, request).await?;
         let answers = clearance::watch(&self.0, caller, &ledger, request.intent_leaf).await?;
         Ok(answers)
     }
@@ -52,12 +42,7 @@ impl Actions for ActionsService {
         &self,
         request: Request<v1::GetTaskRequest>,
     ) -> Result<Response<Self::GetTaskStream>, Status> {
-        let caller = Caller::of(request.extensions());
-        let request = request.into_inner();
-        let ledger = self
-            .0
-            .ledger_of_size(&caller, Method::GetTask, &request.ledger, request.min_size)
-            .await?;
+        let (caller, ledger, request) = self.0.begin_read(Method::GetTask, request).await?;
         let answers = task::story(&self.0, caller, ledger, &request.task).await?;
         Ok(answers)
     }
@@ -68,12 +53,7 @@ impl Actions for ActionsService {
         &self,
         request: Request<v1::SearchRequest>,
     ) -> Result<Response<Self::SearchStream>, Status> {
-        let caller = Caller::of(request.extensions());
-        let request = request.into_inner();
-        let ledger = self
-            .0
-            .ledger_of_size(&caller, Method::Search, &request.ledger, request.min_size)
-            .await?;
+        let (caller, ledger, request) = self.0.begin_read(Method::Search, request).await?;
         let answers = search::answers(&self.0, caller, ledger, &request)?;
         Ok(answers)
     }
@@ -82,17 +62,7 @@ impl Actions for ActionsService {
         &self,
         request: Request<v1::ListFindingsRequest>,
     ) -> Result<Response<v1::ListFindingsResponse>, Status> {
-        let caller = Caller::of(request.extensions());
-        let request = request.into_inner();
-        let ledger = self
-            .0
-            .ledger_of_size(
-                &caller,
-                Method::ListFindings,
-                &request.ledger,
-                request.min_size,
-            )
-            .await?;
+        let (caller, ledger, request) = self.0.begin_read(Method::ListFindings, request).await?;
         let asked = findings::List::parse(request)?;
         let store = self.0.registry.store().clone();
         self.0
@@ -106,17 +76,7 @@ impl Actions for ActionsService {
         &self,
         request: Request<v1::WatchFindingsRequest>,
     ) -> Result<Response<Self::WatchFindingsStream>, Status> {
-        let caller = Caller::of(request.extensions());
-        let request = request.into_inner();
-        let ledger = self
-            .0
-            .ledger_of_size(
-                &caller,
-                Method::WatchFindings,
-                &request.ledger,
-                request.min_size,
-            )
-            .await?;
+        let (caller, ledger, request) = self.0.begin_read(Method::WatchFindings, request).await?;
         let answers = findings::watch(&self.0, caller, &ledger, request)?;
         Ok(answers)
     }

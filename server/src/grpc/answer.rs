@@ -6,13 +6,13 @@
 
 use std::sync::Arc;
 
-use futures::{Stream, StreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 use prost::Message;
 use tonic::{Response, Status};
 
 use super::{Answers, Context, stopping};
 use deed_engine::{
-    ledger::Ledger,
+    ledger::{Ledger, read::Heads},
     pressure::{BudgetPermit, Place, answers::AnswerPermit},
 };
 
@@ -24,6 +24,14 @@ use crate::{
 /// The result of one step of a stream: the next message, if the step made one, and the state to go
 /// on from, if there is more.
 pub(super) type Step<M, S> = Result<(Option<M>, Option<S>), ApiError>;
+
+/// The state of a stream of reads, which makes its messages one after another.
+pub(super) trait Messages: Sized + Send + 'static {
+    type Message: Message + 'static;
+
+    /// Makes the next message, for which it takes room; without a message the stream ends.
+    fn next(self, reading: &Reading) -> impl Future<Output = Step<Self::Message, Self>> + Send;
+}
 
 /// A stream of reads that a caller has open.
 pub(super) struct Reading {
@@ -108,32 +116,41 @@ impl Reading {
         }
     }
 
-    /// Makes the next message, of at most `bytes` bytes, in as many steps as it takes.
-    pub(super) async fn next<M, S, F>(&self, bytes: usize, state: S, step: F) -> Step<M, S>
-    where
-        M: Message + 'static,
-        S: Send + 'static,
-        F: Fn(S) -> Step<M, S> + Clone + Send + 'static,
-    {
-        let share = self.take_room(bytes).await?;
-        let mut state = state;
-        loop {
-            self.require()?;
-            let step = step.clone();
-            match self.read(move || step(state)).await? {
-                (Some(message), rest) => {
-                    self.made(share, &message);
-                    return Ok((Some(message), rest));
-                }
-                (None, None) => return Ok((None, None)),
-                (None, Some(rest)) => state = rest,
-            }
+    /// Waits for another tree head.
+    pub(super) async fn changed(&self, heads: &mut Heads) -> Result<(), ApiError> {
+        tokio::select! {
+            biased;
+            () = self.context.stopped() => Err(stopping()),
+            changed = heads.changed() => changed.map_err(|_| stopping()),
         }
     }
 
-    /// Returns the stream of the messages that `step` makes from `state` on, with `first` before
-    /// them.
-    pub(super) fn tell<M, S, F>(
+    /// Returns the stream of the messages that `state` makes, with `first` before them.
+    pub(super) fn stream<S: Messages>(
+        self,
+        first: Option<S::Message>,
+        state: Option<S>,
+    ) -> Response<Answers<S::Message>> {
+        let room = self.room.to_body();
+        let later = stream::unfold(state.map(|state| (self, state)), |open| async {
+            let (reading, state) = open?;
+            match state.next(&reading).await {
+                Ok((Some(message), rest)) => {
+                    Some((Ok(message), rest.map(|state| (reading, state))))
+                }
+                Ok((None, _)) => None,
+                Err(refusal) => Some((Err(refusal.into()), None)),
+            }
+        });
+        let messages = stream::iter(first.map(Ok)).chain(later);
+        let mut response = Response::new(messages.boxed());
+        response.extensions_mut().insert(room);
+        response
+    }
+
+    /// Returns the stream of the messages that `step` makes from `state` on, each of at most
+    /// `bytes` bytes and in as many steps as it takes; with `first` before them.
+    pub(super) fn stream_steps<M, S, F>(
         self,
         first: Option<M>,
         state: Option<S>,
@@ -145,37 +162,42 @@ impl Reading {
         S: Send + 'static,
         F: Fn(S) -> Step<M, S> + Clone + Send + 'static,
     {
-        let room = self.room.clone();
-        let messages = stream::unfold(
-            state.map(|state| (self, state, step)),
-            move |going| async move {
-                let (reading, state, step) = going?;
-                match reading.next(bytes, state, step.clone()).await {
-                    Ok((Some(message), rest)) => {
-                        let rest = rest.map(|state| (reading, state, step));
-                        Some((Ok(message), rest))
-                    }
-                    Ok((None, _)) => None,
-                    Err(refusal) => Some((Err(refusal.into()), None)),
-                }
-            },
-        );
-        respond(&room, stream::iter(first.map(Ok)).chain(messages))
-    }
-
-    /// Returns the room that the stream's messages are charged to, for a stream that is made
-    /// elsewhere.
-    pub(super) fn room(&self) -> AnswerPermit {
-        self.room.clone()
+        let steps = state.map(|state| Steps { state, bytes, step });
+        self.stream(first, steps)
     }
 }
 
-/// Returns a stream of messages that are charged to `room`.
-pub(super) fn respond<M>(
-    room: &AnswerPermit,
-    messages: impl Stream<Item = Result<M, Status>> + Send + 'static,
-) -> Response<Answers<M>> {
-    let mut response = Response::new(messages.boxed());
-    response.extensions_mut().insert(room.to_body());
-    response
+/// A stream each of whose messages is made by reads of the store.
+struct Steps<S, F> {
+    state: S,
+    bytes: usize,
+    step: F,
+}
+
+impl<M, S, F> Messages for Steps<S, F>
+where
+    M: Message + 'static,
+    S: Send + 'static,
+    F: Fn(S) -> Step<M, S> + Clone + Send + 'static,
+{
+    type Message = M;
+
+    async fn next(self, reading: &Reading) -> Step<M, Self> {
+        let Self { state, bytes, step } = self;
+        let share = reading.take_room(bytes).await?;
+        let mut state = state;
+        loop {
+            reading.require()?;
+            let one = step.clone();
+            match reading.read(move || one(state)).await? {
+                (Some(message), rest) => {
+                    reading.made(share, &message);
+                    let rest = rest.map(|state| Self { state, bytes, step });
+                    return Ok((Some(message), rest));
+                }
+                (None, None) => return Ok((None, None)),
+                (None, Some(rest)) => state = rest,
+            }
+        }
+    }
 }

@@ -4,13 +4,11 @@ use std::sync::Arc;
 
 use deed_evidence::{RULES_ASSESSED, TaskId, assess::layers};
 use deed_proto::v1::{self, IntentState};
-use futures::{StreamExt as _, stream};
 use tonic::Response;
 
 use super::{
     Answers, Context,
-    answer::{Reading, respond},
-    stopping,
+    answer::{Messages, Reading, Step},
 };
 use deed_engine::{
     ledger::{Ledger, read::Heads},
@@ -33,33 +31,19 @@ pub(super) async fn watch(
 ) -> Result<Response<Answers<v1::ClearanceResponse>>, ApiError> {
     assessed(ledger)?;
     let reading = context.open_reading(caller, Method::AwaitClearance, ledger)?;
-    let room = reading.room();
     let mut watching = Watching {
         heads: ledger.watch(),
-        reading,
         leaf,
         said: None,
     };
-    let share = watching.reading.take_room(PROOF_ROOM).await?;
+    let share = reading.take_room(PROOF_ROOM).await?;
     let first = watching
-        .look()
+        .look(&reading)
         .await?
         .ok_or_else(|| ApiError::NotFound(format!("there is no Intent at leaf {leaf}")))?;
-    watching.reading.made(share, &first);
-    watching.said = Some(first.clone());
-    let going = (!is_final(&first)).then_some(watching);
-    let rest = stream::unfold(going, |watching| async {
-        let mut watching = watching?;
-        match watching.next().await {
-            Ok(answer) => {
-                let going = (!is_final(&answer)).then_some(watching);
-                Some((Ok(answer), going))
-            }
-            Err(refusal) => Some((Err(refusal.into()), None)),
-        }
-    });
-    let answers = stream::once(async { Ok(first) }).chain(rest);
-    Ok(respond(&room, answers))
+    reading.made(share, &first);
+    let more = watching.unless_final(&first);
+    Ok(reading.stream(Some(first), more))
 }
 
 /// Fails unless the ledger's rules include the assessment.
@@ -78,28 +62,21 @@ pub(super) fn assessed(ledger: &Ledger) -> Result<(), ApiError> {
     })
 }
 
-fn is_final(answer: &v1::ClearanceResponse) -> bool {
-    answer.state() != IntentState::Waiting
-}
-
 struct Watching {
-    reading: Reading,
     heads: Heads,
     leaf: u64,
     said: Option<v1::ClearanceResponse>,
 }
 
-impl Watching {
-    async fn next(&mut self) -> Result<v1::ClearanceResponse, ApiError> {
+impl Messages for Watching {
+    type Message = v1::ClearanceResponse;
+
+    async fn next(mut self, reading: &Reading) -> Step<v1::ClearanceResponse, Self> {
         loop {
-            tokio::select! {
-                biased;
-                () = self.reading.context.stopped() => return Err(stopping()),
-                changed = self.heads.changed() => changed.map_err(|_| stopping())?,
-            }
-            let share = self.reading.take_room(PROOF_ROOM).await?;
-            self.reading.require()?;
-            let Some(answer) = self.look().await? else {
+            reading.changed(&mut self.heads).await?;
+            let share = reading.take_room(PROOF_ROOM).await?;
+            reading.require()?;
+            let Some(answer) = self.look(reading).await? else {
                 continue;
             };
             let moved = self.said.as_ref().is_none_or(|said| {
@@ -107,16 +84,24 @@ impl Watching {
                     != (answer.state, &answer.missing, &answer.denied)
             });
             if moved {
-                self.reading.made(share, &answer);
-                self.said = Some(answer.clone());
-                return Ok(answer);
+                reading.made(share, &answer);
+                let more = self.unless_final(&answer);
+                return Ok((Some(answer), more));
             }
         }
     }
+}
 
-    async fn look(&mut self) -> Result<Option<v1::ClearanceResponse>, ApiError> {
+impl Watching {
+    /// Goes on behind `answer`, unless evidence can no longer change it.
+    fn unless_final(mut self, answer: &v1::ClearanceResponse) -> Option<Self> {
+        self.said = Some(answer.clone());
+        (answer.state() == IntentState::Waiting).then_some(self)
+    }
+
+    async fn look(&mut self, reading: &Reading) -> Result<Option<v1::ClearanceResponse>, ApiError> {
         self.heads.mark_unchanged();
-        let (number, leaf) = (self.reading.ledger.number, self.leaf);
+        let (number, leaf) = (reading.ledger.number, self.leaf);
         let read = move |store: &Store| {
             let Some(act) = store.act(number, leaf)? else {
                 return Ok(None);
@@ -127,10 +112,9 @@ impl Watching {
             };
             Ok(Some((layers::standing(&act, task.as_ref()), act)))
         };
-        let (found, cut) = self
-            .reading
+        let (found, cut) = reading
             .context
-            .read_settled(&self.reading.caller, &self.reading.ledger, read)
+            .read_settled(&reading.caller, &reading.ledger, read)
             .await?;
         Ok(found.map(|(state, act)| v1::ClearanceResponse {
             state: state.into(),

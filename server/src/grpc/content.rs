@@ -9,12 +9,11 @@ use std::{
 use bytes::Bytes;
 use deed_evidence::{CommitmentDigest, commitment::Salt};
 use deed_proto::v1::{self, content_server::Content, put_content_request::Part};
-use futures::{StreamExt as _, stream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     Answers, Context,
-    answer::{Reading, respond},
+    answer::{Messages, Reading, Step},
     sender, stopping,
 };
 use deed_engine::{
@@ -124,28 +123,18 @@ impl Content for ContentService {
             .await?;
         let digest = digest(&request.commitment)?;
         let reading = self.0.open_reading(caller, Method::GetContent, &ledger)?;
-        let room = reading.room();
         let ledger = LedgerRef::from(&*ledger);
         let contents = Arc::clone(&self.0.contents);
         let reader = reading.read(move || Ok(contents.open_content(ledger, digest)?));
-        let mut sending = Sending {
+        let sending = Sending {
             reader: Some(Box::new(reader.await?)),
             piece: VecDeque::new(),
             share: None,
-            reading,
         };
         // If the content is unknown, erased or damaged at its beginning, that is the answer to the
         // call.
-        let first = sending.next().await?;
-        let later = stream::unfold(Some(sending), |sending| async {
-            let mut sending = sending?;
-            match sending.next().await {
-                Ok(answer) => Some((Ok(answer?), Some(sending))),
-                Err(refusal) => Some((Err(refusal.into()), None)),
-            }
-        });
-        let first = stream::iter(first.map(Ok));
-        Ok(respond(&room, first.chain(later)))
+        let (first, later) = sending.next(&reading).await?;
+        Ok(reading.stream(first, later))
     }
 
     async fn erase_content(
@@ -253,52 +242,53 @@ fn digest(commitment: &[u8]) -> Result<CommitmentDigest, ApiError> {
 /// A content that is sent. One piece at a time is decrypted as a whole and cut into messages, each
 /// of which takes its part of the piece's share along.
 struct Sending {
-    reading: Reading,
     /// The reader; `None` while it reads, and at the end.
     reader: Option<Box<Reader>>,
     piece: VecDeque<v1::GetContentResponse>,
     share: Option<BudgetPermit>,
 }
 
-impl Sending {
-    async fn next(&mut self) -> Result<Option<v1::GetContentResponse>, ApiError> {
+impl Messages for Sending {
+    type Message = v1::GetContentResponse;
+
+    async fn next(mut self, reading: &Reading) -> Step<v1::GetContentResponse, Self> {
         if self.piece.is_empty() {
             // The rest of the last share is given back first: no call waits for room while it holds
             // some.
             self.share = None;
             let Some(reader) = self.reader.take() else {
-                return Ok(None);
+                return Ok((None, None));
             };
-            let share = self.reading.take_room(PIECE_BYTES + CHUNK_BYTES).await?;
-            self.reading.require()?;
-            let read = self.reading.read(move || messages(reader));
+            let share = reading.take_room(PIECE_BYTES + CHUNK_BYTES).await?;
+            reading.require()?;
+            let read = reading.read(move || messages(reader));
             (self.reader, self.piece) = read.await?;
             self.share = Some(share);
         }
         let Some(answer) = self.piece.pop_front() else {
-            return Ok(None);
+            return Ok((None, None));
         };
         if let Some(share) = &mut self.share {
             let part = share.split(CHUNK_BYTES);
-            self.reading.made(part, &answer);
+            reading.made(part, &answer);
         }
-        Ok(Some(answer))
+        Ok((Some(answer), Some(self)))
     }
 }
 
-type Messages = VecDeque<v1::GetContentResponse>;
+type Pieces = VecDeque<v1::GetContentResponse>;
 
 /// Reads the next piece and cuts it into messages. At the end it returns neither reader nor
 /// messages.
-fn messages(mut reader: Box<Reader>) -> Result<(Option<Box<Reader>>, Messages), ApiError> {
+fn messages(mut reader: Box<Reader>) -> Result<(Option<Box<Reader>>, Pieces), ApiError> {
     let Some(piece) = reader.next_piece()? else {
-        return Ok((None, Messages::new()));
+        return Ok((None, Pieces::new()));
     };
     let (mut size, mut salt) = match piece.salt {
         Some(salt) => (reader.size(), Bytes::copy_from_slice(salt.as_bytes())),
         None => (0, Bytes::new()),
     };
-    let mut messages = Messages::new();
+    let mut messages = Pieces::new();
     let mut rest: &[u8] = &piece.bytes;
     // An empty content has one message too, which brings the salt.
     while messages.is_empty() || !rest.is_empty() {

@@ -6,13 +6,12 @@ use bytes::Bytes;
 use deed_evidence::TaskId;
 use deed_proto::v1;
 use deed_tlog::TreeSize;
-use futures::stream;
 use tokio::time::{Instant, sleep_until};
 use tonic::Response;
 
 use super::{
     Answers, Context,
-    answer::{Reading, respond},
+    answer::{Messages, Reading, Step},
     stopping,
 };
 use deed_engine::{
@@ -175,9 +174,7 @@ pub(super) fn watch(
     // The tree that is published now is examined first.
     heads.mark_changed();
     let reading = context.open_reading(caller, Method::WatchFindings, ledger)?;
-    let room = reading.room();
     let watching = Watching {
-        reading,
         wanted: Arc::new(wanted),
         from: FindingAt {
             leaf: request.start_leaf,
@@ -187,19 +184,11 @@ pub(super) fn watch(
         said: None,
         heads,
     };
-    let answers = stream::unfold(Some(watching), |watching| async {
-        let mut watching = watching?;
-        match watching.next().await {
-            Ok(answer) => Some((Ok(answer), Some(watching))),
-            Err(refusal) => Some((Err(refusal.into()), None)),
-        }
-    });
-    Ok(respond(&room, answers))
+    Ok(reading.stream(None, Some(watching)))
 }
 
 /// A stream of findings.
 struct Watching {
-    reading: Reading,
     heads: Heads,
     wanted: Arc<Wanted>,
     from: FindingAt,
@@ -209,8 +198,10 @@ struct Watching {
     said: Option<Instant>,
 }
 
-impl Watching {
-    async fn next(&mut self) -> Result<v1::WatchFindingsResponse, ApiError> {
+impl Messages for Watching {
+    type Message = v1::WatchFindingsResponse;
+
+    async fn next(mut self, reading: &Reading) -> Step<v1::WatchFindingsResponse, Self> {
         // The answer without findings, which is sent when it is time for one.
         let mut quiet = None;
         loop {
@@ -220,36 +211,38 @@ impl Watching {
                     .map_or_else(Instant::now, |said| said + QUIET_INTERVAL);
                 tokio::select! {
                     biased;
-                    () = self.reading.context.stopped() => return Err(stopping()),
+                    () = reading.context.stopped() => return Err(stopping()),
                     () = sleep_until(due), if quiet.is_some() => {
                         if let Some(answer) = quiet.take() {
                             self.said = Some(Instant::now());
-                            return Ok(answer);
+                            return Ok((Some(answer), Some(self)));
                         }
                     }
                     changed = self.heads.changed() => changed.map_err(|_| stopping())?,
                 }
             }
-            let share = self.reading.take_room(CHUNK_ROOM).await?;
-            let answer = self.look().await?;
+            let share = reading.take_room(CHUNK_ROOM).await?;
+            let answer = self.look(reading).await?;
             if !answer.findings.is_empty() {
-                self.reading.made(share, &answer);
+                reading.made(share, &answer);
                 self.said = Some(Instant::now());
-                return Ok(answer);
+                return Ok((Some(answer), Some(self)));
             }
             quiet = Some(answer);
         }
     }
+}
 
+impl Watching {
     /// Examines a bounded number of findings in the published tree.
-    async fn look(&mut self) -> Result<v1::WatchFindingsResponse, ApiError> {
-        self.reading.require()?;
+    async fn look(&mut self, reading: &Reading) -> Result<v1::WatchFindingsResponse, ApiError> {
+        reading.require()?;
         let readable = self.heads.borrow_and_update().clone();
-        let (ledger, wanted) = (self.reading.ledger.number, Arc::clone(&self.wanted));
-        let store = Arc::clone(self.reading.context.registry.store());
+        let (ledger, wanted) = (reading.ledger.number, Arc::clone(&self.wanted));
+        let store = Arc::clone(reading.context.registry.store());
         let (from, size) = (self.from, readable.size());
         let read = move || wanted.read(&store, ledger, size, from, WATCH_FINDINGS);
-        let (findings, next) = self.reading.read(read).await?;
+        let (findings, next) = reading.read(read).await?;
         self.more = next.is_some();
         // A reader may begin at leaves that are still to come.
         let looked_to = FindingAt::leaf(readable.size().get()).max(self.from);

@@ -9,13 +9,12 @@ use deed_proto::v1::{
     log_server::Log,
 };
 use deed_tlog::{Hash, LeafIndex, SizeRange, TreeSize};
-use futures::stream;
 use tonic::{Request, Response, Status};
 
 use super::{
     Answers, Context,
-    answer::{Reading, respond},
-    log_keys, stopping,
+    answer::{Messages, Reading, Step},
+    log_keys,
 };
 use deed_engine::{
     append::{consistency, hashes},
@@ -42,17 +41,7 @@ impl Log for LogService {
         &self,
         request: Request<v1::GetTreeHeadRequest>,
     ) -> Result<Response<v1::TreeHeadResponse>, Status> {
-        let caller = Caller::of(request.extensions());
-        let request = request.into_inner();
-        let ledger = self
-            .0
-            .ledger_of_size(
-                &caller,
-                Method::GetTreeHead,
-                &request.ledger,
-                request.min_size,
-            )
-            .await?;
+        let (caller, ledger, request) = self.0.begin_read(Method::GetTreeHead, request).await?;
         let from = request.consistency_from.map(TreeSize::new);
         self.0
             .answer_for(&caller, PROOF_ROOM, move || {
@@ -67,37 +56,18 @@ impl Log for LogService {
         &self,
         request: Request<v1::WatchTreeHeadsRequest>,
     ) -> Result<Response<Self::WatchTreeHeadsStream>, Status> {
-        let caller = Caller::of(request.extensions());
-        let request = request.into_inner();
-        let ledger = self
-            .0
-            .ledger_of_size(
-                &caller,
-                Method::WatchTreeHeads,
-                &request.ledger,
-                request.min_size,
-            )
-            .await?;
+        let (caller, ledger, request) = self.0.begin_read(Method::WatchTreeHeads, request).await?;
         let mut heads = ledger.watch();
         // The head that is published now is the first message.
         heads.mark_changed();
-        let reading = self
-            .0
-            .open_reading(caller, Method::WatchTreeHeads, &ledger)?;
-        let room = reading.room();
         let watching = Watching {
-            reading,
             heads,
             from: request.consistency_from.map(TreeSize::new),
         };
-        let answers = stream::unfold(Some(watching), |watching| async {
-            let mut watching = watching?;
-            match watching.next().await {
-                Ok(answer) => Some((Ok(answer), Some(watching))),
-                Err(refusal) => Some((Err(refusal.into()), None)),
-            }
-        });
-        Ok(respond(&room, answers))
+        let reading = self
+            .0
+            .open_reading(caller, Method::WatchTreeHeads, &ledger)?;
+        Ok(reading.stream(None, Some(watching)))
     }
 
     async fn get_inclusion_proof(
@@ -122,16 +92,9 @@ impl Log for LogService {
         &self,
         request: Request<v1::GetConsistencyProofRequest>,
     ) -> Result<Response<v1::ConsistencyProofResponse>, Status> {
-        let caller = Caller::of(request.extensions());
-        let request = request.into_inner();
-        let ledger = self
+        let (caller, ledger, request) = self
             .0
-            .ledger_of_size(
-                &caller,
-                Method::GetConsistencyProof,
-                &request.ledger,
-                request.min_size,
-            )
+            .begin_read(Method::GetConsistencyProof, request)
             .await?;
         self.0
             .answer_for(&caller, PROOF_ROOM, move || {
@@ -161,17 +124,7 @@ impl Log for LogService {
         &self,
         request: Request<v1::GetEntriesRequest>,
     ) -> Result<Response<Self::GetEntriesStream>, Status> {
-        let caller = Caller::of(request.extensions());
-        let request = request.into_inner();
-        let ledger = self
-            .0
-            .ledger_of_size(
-                &caller,
-                Method::GetEntries,
-                &request.ledger,
-                request.min_size,
-            )
-            .await?;
+        let (caller, ledger, request) = self.0.begin_read(Method::GetEntries, request).await?;
         let size = ledger.readable().size();
         let end = if request.end == 0 {
             size.get()
@@ -195,7 +148,7 @@ impl Log for LogService {
         // and no share of the reads.
         let begin = (request.start < end).then_some(request.start);
         let reading = self.0.open_reading(caller, Method::GetEntries, &ledger)?;
-        let answers = reading.tell(None, begin, CHUNK_ROOM, move |start| {
+        let answers = reading.stream_steps(None, begin, CHUNK_ROOM, move |start| {
             let answer = chunk(&ledger, start, end, size)?;
             let next = start + answer.entries.len() as u64;
             Ok((Some(answer), (next < end).then_some(next)))
@@ -207,17 +160,7 @@ impl Log for LogService {
         &self,
         request: Request<v1::GetBatchProofRequest>,
     ) -> Result<Response<v1::GetBatchProofResponse>, Status> {
-        let caller = Caller::of(request.extensions());
-        let request = request.into_inner();
-        let ledger = self
-            .0
-            .ledger_of_size(
-                &caller,
-                Method::GetBatchProof,
-                &request.ledger,
-                request.min_size,
-            )
-            .await?;
+        let (caller, ledger, request) = self.0.begin_read(Method::GetBatchProof, request).await?;
         let wanted = match request.leaf {
             None => Err(ApiError::field(
                 "leaf",
@@ -239,23 +182,13 @@ impl Log for LogService {
         &self,
         request: Request<v1::GetTrustChainRequest>,
     ) -> Result<Response<Self::GetTrustChainStream>, Status> {
-        let caller = Caller::of(request.extensions());
-        let request = request.into_inner();
-        let ledger = self
-            .0
-            .ledger_of_size(
-                &caller,
-                Method::GetTrustChain,
-                &request.ledger,
-                request.min_size,
-            )
-            .await?;
+        let (caller, ledger, request) = self.0.begin_read(Method::GetTrustChain, request).await?;
         let readable = ledger.readable();
         let reading = self
             .0
             .open_reading(caller, Method::GetTrustChain, &ledger)?;
         let begin = Some(Next::begin(request.start));
-        let answers = reading.tell(None, begin, CHUNK_ROOM, move |next| {
+        let answers = reading.stream_steps(None, begin, CHUNK_ROOM, move |next| {
             let (answer, next) = trust_entries(&ledger, &readable, &next)?;
             Ok((Some(answer), next))
         });
@@ -268,22 +201,12 @@ impl Log for LogService {
         &self,
         request: Request<v1::GetLogKeysRequest>,
     ) -> Result<Response<Self::GetLogKeysStream>, Status> {
-        let caller = Caller::of(request.extensions());
-        let request = request.into_inner();
-        let ledger = self
-            .0
-            .ledger_of_size(
-                &caller,
-                Method::GetLogKeys,
-                &request.ledger,
-                request.min_size,
-            )
-            .await?;
+        let (caller, ledger, _) = self.0.begin_read(Method::GetLogKeys, request).await?;
         let readable = ledger.readable();
         let reading = self.0.open_reading(caller, Method::GetLogKeys, &ledger)?;
         let messages = log_keys::messages(&ledger, readable.size()).into_iter();
         type Messages = std::vec::IntoIter<log_keys::Message>;
-        let answers = reading.tell(
+        let answers = reading.stream_steps(
             None,
             Some(messages),
             CHUNK_ROOM,
@@ -299,17 +222,7 @@ impl Log for LogService {
         &self,
         request: Request<v1::GetSessionRequest>,
     ) -> Result<Response<v1::SessionInfo>, Status> {
-        let caller = Caller::of(request.extensions());
-        let request = request.into_inner();
-        let ledger = self
-            .0
-            .ledger_of_size(
-                &caller,
-                Method::GetSession,
-                &request.ledger,
-                request.min_size,
-            )
-            .await?;
+        let (caller, ledger, request) = self.0.begin_read(Method::GetSession, request).await?;
         let session = SessionId::from_slice(&request.session).ok_or_else(|| {
             let what = format!("{} bytes where 16 are wanted", request.session.len());
             ApiError::field("session", what)
@@ -322,28 +235,25 @@ impl Log for LogService {
 
 /// A stream of tree heads.
 struct Watching {
-    reading: Reading,
     heads: Heads,
     from: Option<TreeSize>,
 }
 
-impl Watching {
-    async fn next(&mut self) -> Result<v1::TreeHeadResponse, ApiError> {
-        tokio::select! {
-            biased;
-            () = self.reading.context.stopped() => return Err(stopping()),
-            changed = self.heads.changed() => changed.map_err(|_| stopping())?,
-        }
+impl Messages for Watching {
+    type Message = v1::TreeHeadResponse;
+
+    async fn next(mut self, reading: &Reading) -> Step<v1::TreeHeadResponse, Self> {
+        reading.changed(&mut self.heads).await?;
         // Room is taken before the newest head is read: there may be another one meanwhile.
-        let share = self.reading.take_room(PROOF_ROOM).await?;
-        self.reading.require()?;
+        let share = reading.take_room(PROOF_ROOM).await?;
+        reading.require()?;
         let readable = self.heads.borrow_and_update().clone();
-        let (ledger, from) = (Arc::clone(&self.reading.ledger), self.from);
+        let (ledger, from) = (Arc::clone(&reading.ledger), self.from);
         self.from = from.map(|_| readable.size());
-        let read = self.reading.read(move || head(&ledger, &readable, from));
+        let read = reading.read(move || head(&ledger, &readable, from));
         let answer = read.await?;
-        self.reading.made(share, &answer);
-        Ok(answer)
+        reading.made(share, &answer);
+        Ok((Some(answer), Some(self)))
     }
 }
 

@@ -6,7 +6,9 @@
 use std::{sync::Arc, time::Duration};
 
 use deed_engine::{ledger::Ledger, pressure::RETRY_AFTER};
+use deed_proto::v1;
 use tokio::time::timeout;
+use tonic::Request;
 
 use crate::{
     access::{Caller, table::Method},
@@ -17,7 +19,52 @@ use crate::{
 /// Time that a read waits for a ledger to grow.
 const GROWTH_WAIT: Duration = Duration::from_secs(5);
 
+/// A request to read a ledger.
+pub(super) trait ReadRequest {
+    /// Returns the ledger's name, and the least number of leaves that it must have.
+    fn ledger_of_size(&self) -> (&str, u64);
+}
+
+macro_rules! read_requests {
+    ($($request:ident),* $(,)?) => {
+        $(impl ReadRequest for v1::$request {
+            fn ledger_of_size(&self) -> (&str, u64) {
+                (&self.ledger, self.min_size)
+            }
+        })*
+    };
+}
+
+read_requests!(
+    AwaitClearanceRequest,
+    GetBatchProofRequest,
+    GetConsistencyProofRequest,
+    GetEntriesRequest,
+    GetLogKeysRequest,
+    GetSessionRequest,
+    GetTaskRequest,
+    GetTreeHeadRequest,
+    GetTrustChainRequest,
+    ListFindingsRequest,
+    SearchRequest,
+    WatchFindingsRequest,
+    WatchTreeHeadsRequest,
+);
+
 impl Context {
+    /// Returns the caller, the ledger and the message of a read, as [`Context::ledger_of_size`].
+    pub(super) async fn begin_read<R: ReadRequest>(
+        &self,
+        method: Method,
+        request: Request<R>,
+    ) -> Result<(Caller, Arc<Ledger>, R), ApiError> {
+        let caller = Caller::of(request.extensions());
+        let request = request.into_inner();
+        let (name, min_size) = request.ledger_of_size();
+        let ledger = self.ledger_of_size(&caller, method, name, min_size).await?;
+        Ok((caller, ledger, request))
+    }
+
     /// As [`Context::ledger`], when the ledger has at least `min_size` leaves to be read.
     ///
     /// # Errors

@@ -50,7 +50,7 @@ pub(super) fn answers(
         ledger,
     };
     Ok(
-        reading.tell(None, Some(Box::new(searching)), CHUNK_ROOM, |searching| {
+        reading.stream_steps(None, Some(Box::new(searching)), CHUNK_ROOM, |searching| {
             searching.step()
         }),
     )

@@ -100,7 +100,7 @@ pub(super) async fn story(
         let told = answer.is_none() && matches!(telling.part, Part::Told);
         Ok((answer, (!told).then_some(telling)))
     };
-    Ok(reading.tell(Some(first), Some(Box::new(telling)), CHUNK_ROOM, step))
+    Ok(reading.stream_steps(Some(first), Some(Box::new(telling)), CHUNK_ROOM, step))
 }
 
 /// A task stream under way; all of it is read from one moment.

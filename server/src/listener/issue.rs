@@ -11,14 +11,15 @@
 //! certificates that it signs; a production system gets its certificates elsewhere.
 
 use std::{
-    fs::{self, DirBuilder, File},
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use deed_evidence::Micros;
+use deed_files::Readers;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, SanType,
@@ -207,12 +208,7 @@ fn refuse_existing(files: &[PathBuf]) -> Result<(), IssueError> {
 }
 
 fn write(path: &Path, pem: &str) -> Result<(), IssueError> {
-    let written = File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .and_then(|mut file| file.write_all(pem.as_bytes()));
+    let written = deed_files::create_new(path, Readers::Owner, pem.as_bytes());
     written.map_err(|cause| match cause.kind() {
         io::ErrorKind::AlreadyExists => IssueError::Exists {
             path: path.to_owned(),

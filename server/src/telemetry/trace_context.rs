@@ -1,4 +1,8 @@
 //! The caller's trace, as W3C Trace Context (level 1, version 00) carries it.
+//!
+//! `TraceContextPropagator` of `opentelemetry_sdk` takes more than the standard allows: ids and flags of
+//! fewer digits, a plus sign before them, a version in capitals, spaces around, a hyphen at the end,
+//! the first of several headers. To check all that before it would be as long as this.
 
 use http::HeaderMap;
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};

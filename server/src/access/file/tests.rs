@@ -1,6 +1,6 @@
 //! What access.json may hold, and how it is edited.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use super::*;
 
