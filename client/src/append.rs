@@ -41,7 +41,7 @@ impl Ledger {
             .map_err(InputError::from)?;
         let mut attempts = self.attempts();
         loop {
-            let base = self.shared.trusted_head();
+            let base = self.shared.take_base();
             let request = self.shared.request(envelopes.clone(), base.as_ref(), true);
             let mut client = attempts.server(&self.connection).ledger();
             match within(self.shared.timeout, client.append(request)).await {

@@ -82,9 +82,9 @@ impl HeadTracker {
         }
     }
 
-    /// Returns the head from which the next request asks for a proof.
-    pub(crate) fn trusted_head(&self) -> SignedHead {
-        lock(&self.unlinked).trusted_head()
+    /// Returns the head from which an append asks for a proof, and marks it as asked from.
+    pub(crate) fn take_base(&self) -> SignedHead {
+        lock(&self.unlinked).take_base()
     }
 
     /// Returns the largest verified head.

@@ -98,8 +98,13 @@ impl Shared {
         })
     }
 
-    /// Returns the head from which the next request asks for a proof.
-    pub(crate) fn trusted_head(&self) -> Option<SignedHead> {
-        self.tracker.as_ref().map(HeadTracker::trusted_head)
+    /// Returns the head from which an append asks for a proof, and marks it as asked from.
+    pub(crate) fn take_base(&self) -> Option<SignedHead> {
+        self.tracker.as_ref().map(HeadTracker::take_base)
+    }
+
+    /// Returns the largest verified head; `None` if nothing is verified.
+    pub(crate) fn newest_trusted(&self) -> Option<SignedHead> {
+        self.tracker.as_ref().map(HeadTracker::newest)
     }
 }

@@ -1,9 +1,9 @@
-//! Errors with their causes, told once each.
+//! Errors with their causes, each of which is told once.
 
 use std::error::Error;
 
-/// An error and what caused it, in one line. A cause is left out that the words before it end with
-/// already: an error of a library may both contain its cause and name it.
+/// Returns an error and its causes in one line. A cause is left out if the words before it end with
+/// it: an error of a library may both contain its cause and name it.
 #[must_use]
 pub fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut line = error.to_string();
@@ -50,9 +50,9 @@ mod tests {
             (&["a", "b", "c"], "a: b: c"),
             (&["a: b", "b"], "a: b"),
             (&["a: b: c", "b: c", "c"], "a: b: c"),
-            // One that passes its cause's words on.
+            // This error passes on the words of its cause.
             (&["a", "a", "b"], "a: b"),
-            // What only stands somewhere in the middle is no repetition.
+            // Words in the middle are no repetition.
             (&["b is a", "b"], "b is a: b"),
             (&["a", "b", "a"], "a: b: a"),
         ] {
@@ -60,8 +60,8 @@ mod tests {
         }
     }
 
-    /// An error either has its cause in its words or names it as its source: whoever prints a chain
-    /// would say it twice.
+    /// An error has its cause in its words, or names it as its source, but not both: a printed
+    /// chain would repeat it.
     #[test]
     fn no_error_both_contains_and_names_its_cause() {
         let mut looked_at = 0;
@@ -91,12 +91,12 @@ mod tests {
         ));
     }
 
-    /// Whether a variant, from its `#[error(` on, does both.
+    /// Returns true if a variant, from its `#[error(` on, both contains and names its cause.
     fn contains_and_names(variant: &str) -> bool {
         let Some((words, rest)) = variant.split_once(")]") else {
             return false;
         };
-        // Up to the next variant.
+        // The fields end where the next variant begins.
         let fields = rest.split("#[error(").next().unwrap_or_default();
         let fields = fields.split("\n}").next().unwrap_or_default();
         let unnamed =

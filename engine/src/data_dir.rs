@@ -1,4 +1,4 @@
-//! The data directory: opened so that what is found there stays evidence, or made anew.
+//! The data directory. It is opened so that everything in it stays evidence, or made anew.
 
 use std::{
     fs, io,
@@ -16,7 +16,7 @@ use crate::{
     store::{DirectoryLock, Store, StoreError, StoreOptions},
 };
 
-/// A data directory that cannot be opened.
+/// The reason why a data directory cannot be opened.
 #[derive(Debug, Error)]
 pub enum DataDirError {
     /// The directory holds something else.
@@ -38,13 +38,13 @@ pub enum DataDirError {
         /// Its permission bits.
         mode: u32,
     },
-    /// Ledgers without the key that signs them.
+    /// The directory holds ledgers, but not the key that signs them.
     #[error("{path} holds ledgers but no server.key; restore it from a copy")]
     KeyMissing {
         /// The data directory.
         path: PathBuf,
     },
-    /// A key without the ledgers that it signed for.
+    /// The directory holds a key, but not the ledgers that it signed for.
     #[error(
         "{path} holds a server.key but no store: what was acknowledged is lost or not mounted. \
          Nothing was changed; restore the directory store/ from a copy"
@@ -55,16 +55,11 @@ pub enum DataDirError {
     },
     /// The file system failed.
     #[error("{path}: {cause}")]
-    Io {
-        /// Which path.
-        path: PathBuf,
-        /// Why.
-        cause: io::Error,
-    },
-    /// The server's key.
+    Io { path: PathBuf, cause: io::Error },
+    /// The server's key cannot be read or made.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// The store.
+    /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The store does not fit its guard.
@@ -77,13 +72,13 @@ pub struct DataDir {
     pub lock: DirectoryLock,
     pub store: Arc<Store>,
     pub identity: Identity,
-    /// Whether it was new.
+    /// True if the directory was new.
     pub created: bool,
     pub damaged_guard_slots: u64,
 }
 
-/// Opens a data directory, or makes a new one. `name` is the server's, `shards` are
-/// what the ledgers are spread over, `also` are files that may be in a new directory.
+/// Opens a data directory, or makes a new one. `name` is the server's name, `shards` the number of
+/// shards that its ledgers are spread over, and `also` names files that may be in a new directory.
 ///
 /// # Errors
 /// [`DataDirError`]; an existing store is unchanged then.
@@ -98,7 +93,7 @@ pub fn open(
         path: data_dir.to_owned(),
         cause,
     };
-    // Statements are nobody else's business.
+    // Nobody else may read statements.
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -114,12 +109,13 @@ pub fn open(
         refuse_foreign(data_dir, also)?;
     }
     let lock = DirectoryLock::acquire(data_dir)?;
-    // Again: another server may have made it before we had the lock.
+    // The key is looked up again, because another server may have made it before we had the lock.
     match Identity::load(data_dir)? {
         Some(identity) => {
             identity.expect_name(name)?;
-            // First without changing anything: a store that lost its tail is evidence. One that
-            // is gone altogether must not be begun anew under the same keys.
+            // The store is first read without changing anything, because a store that lost its tail
+            // is evidence. A store that is gone altogether must not be begun anew under the same
+            // keys.
             let store = Store::open_read_only(data_dir, options)?.ok_or_else(|| {
                 DataDirError::StoreMissing {
                     path: data_dir.to_owned(),
@@ -134,7 +130,8 @@ pub fn open(
                 );
             }
             let store = Arc::new(Store::open(data_dir, options)?);
-            // What was committed in the last moment before a crash is guarded before it is told.
+            // A turn that was committed in the last moment before a crash is guarded before anybody
+            // is told of it.
             let caught_up = guard::catch_up(data_dir, &store)?;
             tracing::debug!(heads = caught_up, "head guard verified");
             lay_out(&store, shards)?;
@@ -169,7 +166,7 @@ pub fn open(
     }
 }
 
-/// Gives every ledger a partition anew if the number of shards is another one than before.
+/// Gives every ledger a partition anew if the number of shards has changed.
 fn lay_out(store: &Store, shards: usize) -> Result<(), StoreError> {
     let moved = store.lay_out(shards)?;
     if moved > 0 {
@@ -182,10 +179,10 @@ fn lay_out(store: &Store, shards: usize) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// A directory without a key may hold what an interrupted first start left, and nothing else.
+/// Fails if a directory without a key holds anything but what an interrupted first start left.
 fn refuse_foreign(data_dir: &Path, also: &[&str]) -> Result<(), DataDirError> {
-    // (Keys of contents are made after the server's own. Where they are, that one was lost, which
-    // the store's ledgers tell better.)
+    // (The keys of contents are made after the server's own key. If they are there, that key was
+    // lost, and the ledgers in the store make for a better message.)
     const OURS: [&str; 13] = [
         "clock-ahead",
         "clock-ahead.unfinished",

@@ -105,9 +105,9 @@ pub enum GuardError {
     TurnMissing {
         /// The partition, which is the guard's slot.
         partition: u8,
-        /// Its newest turn by the guard.
+        /// The number of the partition's newest turn, by the guard.
         turn: u64,
-        /// What the store has instead of the turn, for the message.
+        /// A description of the store's newest turn, for the message.
         found: String,
         /// The store's directory.
         store: PathBuf,
@@ -136,12 +136,7 @@ pub enum GuardError {
     Missing { path: PathBuf, reason: String },
     /// The file system failed.
     #[error("{path}: {cause}")]
-    Io {
-        /// The guard file.
-        path: PathBuf,
-        /// Why.
-        cause: io::Error,
-    },
+    Io { path: PathBuf, cause: io::Error },
     /// The store cannot be read.
     #[error("head guard: {0}")]
     Store(StoreError),
@@ -217,12 +212,14 @@ pub fn verify(data_dir: &Path, store: &Arc<Store>) -> Result<Guarded, GuardError
             found,
             store: data_dir.join("store"),
         })?;
-        turn::has_turn(*slot, head, store)?.map_err(|found| GuardError::TurnMissing {
-            partition: *slot,
-            turn: head.turn,
-            found,
-            store: data_dir.join("store"),
-        })?;
+        if let Some(found) = turn::missing_turn(*slot, head, store)? {
+            return Err(GuardError::TurnMissing {
+                partition: *slot,
+                turn: head.turn,
+                found,
+                store: data_dir.join("store"),
+            });
+        }
     }
     let mut damaged: Vec<_> = damaged
         .into_iter()

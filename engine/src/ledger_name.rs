@@ -1,4 +1,4 @@
-//! What a ledger may be called.
+//! The form of a ledger's name.
 
 /// Longest name of a ledger in bytes.
 const BYTES_MAX: usize = 63;
@@ -8,7 +8,7 @@ const BYTES_MAX: usize = 63;
 pub struct LedgerName<'a>(&'a str);
 
 impl<'a> LedgerName<'a> {
-    /// Returns `None` if no ledger may be called that.
+    /// Parses a name; `None` if no ledger may have it.
     pub fn parse(name: &'a str) -> Option<Self> {
         let is_valid = (1..=BYTES_MAX).contains(&name.len())
             && name

@@ -1,5 +1,5 @@
-//! A ledger server without a face: it opens a data directory, creates and finds ledgers, appends, reads,
-//! watches and stops. Who may call, and over what, is for those above it.
+//! A ledger server without a face: it opens a data directory, creates and finds ledgers, appends,
+//! reads, watches and stops. The crates above it decide who may call, and over which protocol.
 //!
 //! See `ARCHITECTURE.md` for the order of the modules and for a statement's way through them.
 //!
@@ -8,7 +8,7 @@
 //! - [`append::AppendService`] appends to them,
 //! - [`ledger::Ledger`] is read and watched,
 //! - [`shard::Shards`] write, and are stopped,
-//! - [`offline`] checks and repairs what no server has open.
+//! - [`offline`] checks and repairs data directories that no server has open.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 #![allow(

@@ -1,4 +1,4 @@
-//! What can be set about a server without its faces, and the defaults.
+//! The settings of the engine, and their defaults.
 
 use std::path::{Path, PathBuf};
 

@@ -1,16 +1,16 @@
 //! Version 4: a ledger's partition is in its record.
 //!
-//! Before, the shard that made a ledger's turns was the ledger's number modulo the setting `shards`,
-//! which the store does not know. It knows which shards have made turns (`newest/` and a byte). Ledgers
-//! are numbered from 0 and a ledger's creation is a turn, so under a setting that never changed every
-//! shard up to the highest such one was used, and the number modulo their count is what the server had
-//! computed. Under a setting that did change it is a valid partition too, and the server that opens the
-//! store next lays the ledgers out by its setting.
+//! Before, the shard that made a ledger's turns was the ledger's number modulo the setting
+//! `shards`, which the store does not know. It knows which shards have made turns (`newest/` and a
+//! byte). Ledgers are numbered from 0, and a ledger's creation is a turn. So if the setting never
+//! changed, every shard up to the highest of these was used, and the number modulo their count is
+//! what the server computed. If the setting did change, that is a valid partition, too, and the
+//! server that opens the store next lays the ledgers out by its setting.
 //!
-//! Layout that it starts from, in the family `meta`: under `ledger/` and a name a protobuf message whose
-//! field 1, first if it is there, is the ledger's number as a varint (absent for 0); fields 1 to 7. The
-//! step adds field 8, the partition, to the end of each, and the number of partitions under
-//! `partitions` (u32, big-endian).
+//! The layout that the step starts from, in the family `meta`: under `ledger/` and a name lies a
+//! protobuf message with the fields 1 to 7. Field 1, which is first if it is there, is the ledger's
+//! number as a varint (absent for 0). The step adds field 8, the partition, to the end of each
+//! message, and the number of partitions under `partitions` (u32, big-endian).
 
 use rocksdb::{DB, Direction, Error, IteratorMode, WriteBatch};
 
@@ -35,7 +35,7 @@ pub(crate) fn run(db: &DB, batch: &mut WriteBatch) -> Result<(), Error> {
         }
     }
     for (key, value) in under(db, LEDGER)? {
-        // One that is damaged stays as it is; whoever reads it says so.
+        // A damaged record stays as it is; whoever reads it reports that.
         if let Some(number) = number(&value) {
             let mut record = value.into_vec();
             record.push(PARTITION_TAG);
@@ -50,7 +50,7 @@ pub(crate) fn run(db: &DB, batch: &mut WriteBatch) -> Result<(), Error> {
 /// A key and its value, as RocksDB hands them out.
 type KeyAndValue = (Box<[u8]>, Box<[u8]>);
 
-/// Keys and values of the family `meta` under keys that begin with `prefix`.
+/// Returns keys and values of the family `meta` under keys that begin with `prefix`.
 fn under(db: &DB, prefix: &[u8]) -> Result<Vec<KeyAndValue>, Error> {
     let Some(meta) = db.cf_handle(VERSION_FAMILY) else {
         return Ok(Vec::new());
@@ -64,7 +64,7 @@ fn under(db: &DB, prefix: &[u8]) -> Result<Vec<KeyAndValue>, Error> {
         .collect()
 }
 
-/// The ledger's number in its record; `None` if it is no u32.
+/// Returns the ledger's number in its record; `None` if that is not a u32.
 fn number(record: &[u8]) -> Option<u32> {
     let Some((&NUMBER_TAG, varint)) = record.split_first() else {
         return Some(0);

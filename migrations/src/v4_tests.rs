@@ -1,5 +1,5 @@
-//! A store that version 3 wrote gets the partitions that its server had computed; programs of version 3
-//! refuse it afterwards.
+//! Tests that a store of version 3 gets the partitions that its server had computed, and that
+//! programs of version 3 refuse it afterwards.
 
 use rocksdb::{DB, Options};
 
@@ -18,7 +18,7 @@ fn open(path: &std::path::Path) -> DB {
     DB::open_cf(&options, path, FAMILIES).unwrap()
 }
 
-/// A record of version 3, frozen: number and name.
+/// Returns a record of version 3, frozen, with a number and a name.
 fn record(number: u8, name: &str) -> Vec<u8> {
     let mut record = Vec::new();
     if number > 0 {
@@ -29,7 +29,7 @@ fn record(number: u8, name: &str) -> Vec<u8> {
     record
 }
 
-/// A store of version 3 with these ledgers, in which these shards have made turns.
+/// Makes a store of version 3 with these ledgers, in which these shards have made turns.
 fn written_by_version_3(path: &std::path::Path, ledgers: &[(u8, &str)], shards: &[u8]) -> DB {
     let db = open(path);
     let meta = db.cf_handle(VERSION_FAMILY).unwrap();
@@ -71,7 +71,7 @@ fn ledgers_keep_the_partitions_that_were_computed() {
         assert_eq!(applied.len(), CURRENT as usize - 3);
         for ((number, name), partition) in ledgers.into_iter().zip(partitions) {
             let key = [b"ledger/", name.as_bytes()].concat();
-            // Field 8 behind the others, which stay as they are.
+            // Field 8 comes behind the others, which stay as they are.
             let expected = [record(number, name), vec![0x40, partition]].concat();
             assert_eq!(value(&db, &key), Some(expected), "{name} of {shards:?}");
         }
@@ -89,7 +89,7 @@ fn numbers_of_several_bytes_are_read() {
     let dir = tempfile::tempdir().unwrap();
     let db = written_by_version_3(dir.path(), &[(0, "a")], &[0, 1, 2]);
     let meta = db.cf_handle(VERSION_FAMILY).unwrap();
-    // 300, and 2^32, which is none.
+    // The first number is 300. The second one is 2^32, which is no ledger's number.
     db.put_cf(meta, b"ledger/b", b"\x08\xac\x02\x12\x01b")
         .unwrap();
     let damaged = b"\x08\x80\x80\x80\x80\x10\x12\x01c";

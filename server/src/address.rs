@@ -1,4 +1,5 @@
-//! Where to listen: addresses, names that stand for some, and the sockets bound to them.
+//! Addresses to listen on: their text, the names that stand for them, and the sockets bound to
+//! them.
 
 use std::{
     fmt,
@@ -21,8 +22,8 @@ const NAME_BYTES_MAX: usize = 253;
 /// Attempts to find one port that is free on several addresses.
 const FREE_PORT_ATTEMPTS: usize = 16;
 
-/// Where to listen: `127.0.0.1:7733`, `[::1]:7733`, `localhost:7733`, or `:7733` for every address of
-/// this machine. Port 0 is any free one.
+/// An address to listen on: `127.0.0.1:7733`, `[::1]:7733`, `localhost:7733`, or `:7733` for every
+/// address of this machine. Port 0 is any free one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenAddress {
     host: Host,
@@ -31,7 +32,7 @@ pub struct ListenAddress {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Host {
-    /// A socket address, with what IPv6 has besides (a scope).
+    /// A socket address; an IPv6 address may have a scope.
     Address(SocketAddr),
     Name(String),
     Every,
@@ -62,8 +63,8 @@ impl FromStr for ListenAddress {
     }
 }
 
-/// Whether text is a host's name. Its last label is no number, so that 127.1 and 10.0.0.256 are
-/// mistakes and not names.
+/// Returns true if the text is a host's name. The last label of a name is no number, so that 127.1
+/// and 10.0.0.256 are mistakes and not names.
 fn is_name(text: &str) -> bool {
     let labels = text.strip_suffix('.').unwrap_or(text);
     let is_label = |label: &str| {
@@ -98,10 +99,10 @@ impl fmt::Display for ListenAddress {
 }
 
 impl ListenAddress {
-    /// The addresses that it stands for, each once; at least one.
+    /// Returns the addresses that this one stands for, each once; at least one.
     ///
     /// # Errors
-    /// A name that is not found.
+    /// The error of the system if the name is not found.
     pub async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         let found: Vec<_> = match &self.host {
             Host::Address(address) => vec![*address],
@@ -131,7 +132,8 @@ impl ListenAddress {
 #[derive(Debug)]
 pub(crate) struct Sockets {
     sockets: Vec<TcpListener>,
-    /// The socket that is asked first: each in turn, so that none waits for a busy one.
+    /// The socket that is asked first. It changes each time, so that no socket waits for a busy
+    /// one.
     first: AtomicUsize,
 }
 
@@ -149,17 +151,17 @@ impl Sockets {
         }
     }
 
-    /// Listens on all of these addresses. With port 0, all of them get the same free port. Of
-    /// several, those that this machine does not have are left out: `localhost` stands for `::1` also
-    /// where there is no IPv6.
+    /// Listens on all of these addresses. With port 0, all of them get the same free port. If there
+    /// are several, those that this machine does not have are left out: `localhost` stands for
+    /// `::1` also where there is no IPv6.
     ///
     /// # Errors
-    /// The address that cannot be had, and why; none is bound then.
+    /// The address that cannot be bound, with the error of the system; no address is bound then.
     pub(crate) async fn bind(addresses: &[SocketAddr]) -> Result<Self, (SocketAddr, io::Error)> {
         let any_port = addresses.len() > 1 && addresses.iter().all(|it| it.port() == 0);
         for _ in 1..FREE_PORT_ATTEMPTS {
             match Self::bind_once(addresses).await {
-                // Another one has the port that was free on the first address.
+                // Another socket has the port that was free on the first address.
                 Err((_, error)) if any_port && error.kind() == io::ErrorKind::AddrInUse => {}
                 bound => return bound,
             }
@@ -197,12 +199,12 @@ impl Sockets {
         }
     }
 
-    /// The addresses that they are bound to, in the order in which they were asked for.
+    /// Returns the bound addresses, in the order in which they were asked for.
     pub(crate) fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
         self.sockets.iter().map(TcpListener::local_addr).collect()
     }
 
-    /// Waits for a connection to any of them.
+    /// Waits for a connection to any of the addresses.
     pub(crate) async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         poll_fn(|context| self.poll_accept(context)).await
     }
@@ -220,7 +222,7 @@ impl Sockets {
     }
 }
 
-/// Whether an address of IPv4 is taken because a socket of ours has it already.
+/// Returns true if an IPv4 address is taken because one of these sockets serves it already.
 fn serves_ipv4(bound: &[TcpListener], address: SocketAddr, error: &io::Error) -> bool {
     let every = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), address.port());
     error.kind() == io::ErrorKind::AddrInUse
@@ -230,7 +232,8 @@ fn serves_ipv4(bound: &[TcpListener], address: SocketAddr, error: &io::Error) ->
             .any(|socket| socket.local_addr().is_ok_and(|local| local == every))
 }
 
-/// Whether an address was refused because this machine does not have it, or none of its kind.
+/// Returns true if an address was refused because this machine does not have it, or none of its
+/// kind.
 fn is_absent(error: &io::Error) -> bool {
     let no_such_family = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
     error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(no_such_family)
@@ -309,7 +312,7 @@ mod tests {
         }
         let every = resolve(":5").await.unwrap();
         assert_eq!(every, ["[::]:5", "0.0.0.0:5"].map(|it| it.parse().unwrap()));
-        // RFC 6761 section 6.4: it never has an address.
+        // RFC 6761 section 6.4: this name never has an address.
         resolve("nobody.invalid:5").await.unwrap_err();
     }
 
@@ -327,7 +330,7 @@ mod tests {
             assert_eq!(stream.local_addr().unwrap(), *address);
             drop(connected.unwrap());
         }
-        // One that somebody else has is an error, and the others are free again.
+        // An address that another socket has is an error, and the others are free again.
         let taken: Vec<_> = ["127.0.0.3", "127.0.0.2"]
             .iter()
             .map(|ip| SocketAddr::new(ip.parse().unwrap(), bound[1].port()))
@@ -340,7 +343,7 @@ mod tests {
 
     #[tokio::test]
     async fn addresses_of_other_machines_are_left_out_unless_they_are_all() {
-        // RFC 5737: for documentation, so nobody's.
+        // RFC 5737: this address is for documentation, so no machine has it.
         let absent: SocketAddr = "192.0.2.1:0".parse().unwrap();
         let here: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let sockets = Sockets::bind(&[absent, here]).await.unwrap();

@@ -2,7 +2,7 @@
 
 use crate::status::ApiError;
 
-/// Runs something that reads the disk on a thread that serves no connections.
+/// Runs `read`, which reads the disk, on a thread that serves no connections.
 pub(crate) async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {

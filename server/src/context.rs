@@ -1,5 +1,5 @@
-//! What handlers and background jobs work with. A handler gets a ledger only here, by saying who asks
-//! and for what.
+//! The context of handlers and background jobs. A handler gets a ledger only here, and must name
+//! its caller and the method for that.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::{
     status::ApiError,
 };
 
-/// What every service needs.
+/// The parts of the server that every service needs.
 #[derive(Clone)]
 pub(crate) struct Context {
     pub(crate) registry: Arc<LedgerRegistry>,
@@ -85,7 +85,7 @@ impl Context {
             .map_err(|_| ApiError::Overloaded {
                 retry_after: RETRY_AFTER,
             })?;
-        // The share moves along: the read goes on if the caller gives up.
+        // The permit moves along, because the read goes on if the caller gives up.
         blocking(move || {
             let _share = share;
             read()

@@ -14,7 +14,7 @@ use axum::{
 
 use crate::access::table::{Method, Need};
 
-/// What may be asked of an open path.
+/// The methods that a page may use for an open path.
 const METHODS: &str = "GET, HEAD";
 
 /// Seconds for which a browser may remember the answer to its question: it never changes.
@@ -37,8 +37,8 @@ pub(crate) fn readable(method: Method, mut response: Response<Body>) -> Response
     response
 }
 
-/// Answers a browser that asks, with OPTIONS, whether a page may ask for `method`. Any header may be
-/// sent along, for none is looked at; `authorization` is none of them, by the standard.
+/// Answers a browser that asks, with OPTIONS, whether a page may ask for `method`. Any header may
+/// be sent along, because none is read; by the standard, `authorization` is not one of them.
 pub(crate) fn preflight(method: Method) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     let allowed: &[(HeaderName, &'static str)] = if is_open(method) {

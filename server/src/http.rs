@@ -39,7 +39,7 @@ const CHECKPOINT_CACHE: &str = "public, max-age=1";
 /// Tiles and entries never change.
 const TILE_CACHE: &str = "public, max-age=31536000, immutable";
 
-/// The routes, with the methods that each may be.
+/// The routes, each with the methods that its paths may stand for.
 pub(crate) const ROUTES: [(&str, &[Method]); 2] = [
     ("/logs/{ledger}/checkpoint", &[Method::Checkpoint]),
     (
@@ -84,8 +84,8 @@ async fn may_get_tile(Path(path): Path<(String, String)>) -> Response<Body> {
     }
 }
 
-/// A tile's path, and what is asked for with it: by what was parsed, not by how it was written, for
-/// %65ntries are entries too.
+/// Parses a tile's path; returns it with the method that it stands for. The parsed path counts, and
+/// not how it is written: %65ntries are entries, too.
 fn tile_path(path: &str) -> Option<(TilePath, Method)> {
     let path = TilePath::parse(&format!("tile/{path}")).ok()?;
     let method = match path {
@@ -237,7 +237,7 @@ fn part(ledger: &Ledger, leaves: Range<u64>) -> Result<(Bytes, u64), ApiError> {
     Ok((bytes.into(), next))
 }
 
-/// Returns a response whose bytes keep their share of the answer budget until they are sent.
+/// Returns a response whose bytes keep their permit of the answer budget until they are sent.
 fn charged(room: &AnswerPermit, cache: &'static str, body: Body) -> Response<Body> {
     let mut response = answer("application/octet-stream", cache, body);
     response.extensions_mut().insert(room.to_body());

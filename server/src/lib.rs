@@ -1,5 +1,5 @@
-//! The server's process: who may call, gRPC and HTTP, settings, what it does by itself. Ledgers are
-//! the engine's.
+//! The process of a server: access control, gRPC and HTTP, settings, and background jobs. The
+//! engine keeps the ledgers.
 //!
 //! See `ARCHITECTURE.md` for a statement's way through both. The library exists for the binary, for
 //! tests that run a server in their own process, and for benches.

@@ -1,4 +1,4 @@
-//! What can be set about a server, and the defaults.
+//! The settings of a server, and their defaults.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -7,12 +7,12 @@ use deed_engine::store::StoreOptions;
 
 use crate::address::ListenAddress;
 
-/// How a server is set up.
+/// Options of a server.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
-    /// Where everything is kept.
+    /// Directory in which the server keeps everything.
     pub data_dir: PathBuf,
-    /// Where to listen; port 0 takes any free one.
+    /// Address to listen on; port 0 takes any free one.
     pub listen: ListenAddress,
     /// The server's name, for a new data directory.
     pub name: Option<String>,
@@ -28,22 +28,22 @@ pub struct ServerOptions {
     pub clock: ClockOptions,
     /// Certificates of the listener; `None` listens in clear.
     pub tls: Option<TlsOptions>,
-    /// Who may do what.
+    /// Options of access control.
     pub access: AccessOptions,
     /// Bounds on what callers can make the server hold.
     pub limits: LimitOptions,
-    /// Where and how contents are kept.
+    /// Options of the content store.
     pub content: ContentOptions,
-    /// Where metrics and health are served, without access control; `None` for nowhere.
+    /// Address of metrics and health, which have no access control; `None` if they are not served.
     pub admin: Option<ListenAddress>,
-    /// Whether that may be beyond loopback.
+    /// True if that address may be beyond loopback.
     pub admin_insecure: bool,
-    /// Connections to it that are open at once; beyond, the oldest gives way.
+    /// Most connections to that address that are open at once; beyond, the oldest gives way.
     pub admin_connections: usize,
 }
 
 impl ServerOptions {
-    /// The defaults for a data directory: loopback, any port.
+    /// Returns the defaults for a data directory: loopback, any port.
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         let data_dir = data_dir.into();

@@ -1,4 +1,4 @@
-//! A running server: starting, stopping.
+//! A running server: its start and its stop.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -29,7 +29,8 @@ use crate::{
     start_error::{StartError, StopError},
 };
 
-/// What a data directory may hold before the first start: roles and tokens may be given by then.
+/// Files that may be in a data directory before the first start, because roles and tokens may be
+/// given by then.
 const BEFORE_START: [&str; 3] = [
     access_file::FILE,
     access_file::LOCK,
@@ -70,7 +71,7 @@ impl Server {
             cause,
         });
         let listen = listen.await?;
-        // Of several addresses, each one has to keep the rules.
+        // If there are several addresses, each one has to keep the rules.
         let rules = listener::check_rules(&listen, options.tls.as_ref(), &options.access)?;
         if rules.exposed {
             tracing::warn!(
@@ -99,7 +100,7 @@ impl Server {
                 return Err(StartError::AdminNotLoopback { listen });
             }
         }
-        // Before anything is created: a port that is taken must leave no trace.
+        // The port is bound before anything is created: a port that is taken must leave no trace.
         let (sockets, addresses) = bind(&listen, |listen, cause| StartError::Listen {
             listen,
             cause,
@@ -156,7 +157,8 @@ impl Server {
             Arc::clone(&time),
         ));
         let limits = LimitOptions {
-            // So that who writes to a full ledger waits for that, and not for the shard.
+            // A caller that writes to a full ledger then waits for the ledger, and not for the
+            // shard.
             ledger_bytes: options.limits.ledger_bytes.min(options.queue_bytes / 2),
             ..options.limits.clone()
         };
@@ -220,43 +222,44 @@ impl Server {
         })
     }
 
-    /// Where it listens: the first of its addresses.
+    /// Returns the first address on which the server listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.addresses[0]
     }
 
-    /// All addresses on which it listens; a name may stand for several.
+    /// Returns all addresses on which the server listens; a name may stand for several.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// Where metrics and health are, if anywhere: the first address.
+    /// Returns the first address of metrics and health; `None` if they are not served.
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin_addresses.first().copied()
     }
 
-    /// All addresses of metrics and health.
+    /// Returns all addresses of metrics and health.
     #[must_use]
     pub fn admin_addresses(&self) -> &[SocketAddr] {
         &self.admin_addresses
     }
 
-    /// Its name, the first part of its ledgers' origins.
+    /// Returns the server's name, the first part of its ledgers' origins.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether the data directory was new.
+    /// Returns true if the data directory was new.
     #[must_use]
     pub fn created(&self) -> bool {
         self.created
     }
 
-    /// Returns when a shard has failed and the server must be stopped, with what happened.
+    /// Waits until a shard or the content store has failed, so that the server must be stopped.
+    /// Returns the reason.
     pub async fn failed(&self) -> String {
         let (mut failure, mut contents) = (self.shards.failure(), self.contents.failure());
         let failed = tokio::select! {
@@ -269,9 +272,10 @@ impl Server {
         }
     }
 
-    /// Stops: takes nothing new, answers what was taken in, and returns when everything is on disk.
-    /// What no turn has begun within half of the drain bound is refused, and a batch that is in work at
-    /// its end is given up: how much waits, and how slow it is, does not hold up the end.
+    /// Stops the server: takes nothing new, answers the requests that were taken, and returns when
+    /// everything is on disk. Requests that no turn has begun within half of the drain bound are
+    /// refused, and a batch that is in work at the end of the bound is given up. So neither the
+    /// number of waiting requests nor their slowness holds up the end.
     ///
     /// # Errors
     /// [`StopError`] if a shard or the listener had failed.
@@ -292,20 +296,21 @@ impl Server {
             Ok(Ok(Err(error))) => Err(StopError::Listener(error.to_string())),
             Ok(Err(error)) => Err(StopError::Listener(error.to_string())),
             Err(_) => {
-                // Their tasks end with the runtime. Nothing they still ask for is taken.
+                // Their tasks end with the runtime. The server takes nothing more that they ask
+                // for.
                 tracing::warn!("some connections did not end in time; they are left behind");
                 abort.abort();
                 Ok(())
             }
         };
-        // Until here it says that the server is stopping.
+        // Until here the admin port tells that the server is stopping.
         if let Some(admin) = self.admin {
             admin.stop();
         }
         refusing.abort();
         refuse_waiting(&self.shards);
         let (threads, contents) = (self.threads, self.contents);
-        // Waits for the last turns; the store is closed when the last reference goes.
+        // This waits for the last turns. The store is closed when the last reference to it goes.
         let mut closing = tokio::task::spawn_blocking(move || {
             threads.join();
             contents.close();
@@ -321,7 +326,7 @@ impl Server {
         let contents_failure = closed
             .map(|contents| contents.failure().borrow().clone())
             .unwrap_or_default();
-        // Only now: the last turns may have failed as well.
+        // This is read only now, because the last turns may have failed as well.
         let failure = self.shards.failure().borrow().clone().or(contents_failure);
         match failure {
             Some(why) => Err(StopError::ShardFailed {
@@ -332,7 +337,7 @@ impl Server {
     }
 }
 
-/// Refuses what no turn has begun; their callers are told to send it again.
+/// Refuses requests that wait for a turn. Their callers are told to send them again.
 fn refuse_waiting(shards: &Shards) {
     let refused = shards.stop();
     if refused > 0 {
@@ -344,7 +349,8 @@ fn refuse_waiting(shards: &Shards) {
     }
 }
 
-/// The addresses that one stands for; `failed` makes the error of a name that is not found.
+/// Returns the addresses that `listen` stands for; `failed` makes the error of a name that is not
+/// found.
 async fn find(
     listen: &ListenAddress,
     failed: impl FnOnce(String, io::Error) -> StartError,
@@ -353,7 +359,7 @@ async fn find(
     found.map_err(|cause| failed(listen.to_string(), cause))
 }
 
-/// Listens on all of these addresses; `failed` makes the error of one that cannot be had.
+/// Listens on all of these addresses; `failed` makes the error of an address that cannot be bound.
 async fn bind(
     listen: &[SocketAddr],
     failed: impl Fn(String, io::Error) -> StartError,

@@ -1,4 +1,4 @@
-//! What the port serves: gRPC with health and reflection, and tiles over HTTP.
+//! The services of the port: gRPC with health and reflection, and tiles over HTTP.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,15 +23,14 @@ use crate::{
     telemetry::Requests,
 };
 
-/// Largest message of services that are asked and not told: the log, actions, health and
-/// reflection.
+/// Largest message to services that only answer questions: the log, actions, health and reflection.
 const QUESTION_BYTES_MAX: usize = 64 << 10;
 
-/// Largest message about contents: a chunk, and what goes around it.
+/// Largest message about contents: a chunk, and the fields around it.
 const CONTENT_MESSAGE_BYTES_MAX: usize = (1 << 20) + (8 << 10);
 
-/// How long a caller may listen that does not say who it is where it could: it comes back, and
-/// until then others may have its place.
+/// Longest time that an answer to an anonymous caller may take, where callers could say who they
+/// are. The caller may come back; until then, others may have its place.
 const ANONYMOUS_WITHIN: Duration = Duration::from_secs(600);
 
 /// HTTP/2 windows, in bytes, and the largest frame. Measured by the prototype: the defaults of
@@ -40,13 +39,14 @@ const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 const FRAME_BYTES: u32 = 64 << 10;
 
-/// Bytes of one request's headers, as HTTP/2 counts them. The largest that clients have a use for
-/// is a token.
+/// Bytes of one request's headers, as HTTP/2 counts them. The largest header that clients need is a
+/// token.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 
-/// Streams that a peer has reset before we looked at them, and streams that we reset for an error
-/// of the peer's: beyond, the connection is closed. A peer that opens and resets streams as fast
-/// as it can would make us work for nothing (CVE-2023-44487, CVE-2025-8671).
+/// Most streams that a peer may reset before the server has looked at them, and most that the
+/// server resets for errors of the peer. Beyond that, the connection is closed. A peer that opens
+/// and resets streams as fast as it can would make the server work for nothing (CVE-2023-44487,
+/// CVE-2025-8671).
 const RESET_STREAMS_MAX: usize = 20;
 const ERROR_RESETS_MAX: usize = 128;
 
@@ -59,7 +59,7 @@ const LOG_SERVICE: &str = <LogServer<LogService> as NamedService>::NAME;
 const ACTIONS_SERVICE: &str = <ActionsServer<ActionsService> as NamedService>::NAME;
 const CONTENT_SERVICE: &str = <ContentServer<ContentService> as NamedService>::NAME;
 
-/// Everything that the port serves: gRPC with health and reflection, and tiles over HTTP.
+/// Serves everything on the port: gRPC with health and reflection, and tiles over HTTP.
 pub(crate) async fn serve_all(
     (incoming, accepting): (Incoming, JoinHandle<()>),
     access: Arc<Access>,
@@ -122,7 +122,7 @@ pub(crate) async fn serve_all(
             .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, stopped)
             .await;
-        // Whoever waits for the server to stop may want its port.
+        // A caller that waits for the server to stop may want its port.
         let _ = accepting.await;
         served
     }

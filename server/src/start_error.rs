@@ -1,4 +1,4 @@
-//! Why a server does not start, or did not stop as it should.
+//! The reasons why a server does not start, or did not stop as it should.
 
 use std::{io, net::SocketAddr};
 
@@ -13,22 +13,22 @@ use crate::{
     listener::{RuleError, TlsError},
 };
 
-/// A server that does not start.
+/// The reason why a server does not start.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// It would be open to the network.
+    /// The server would be open to the network.
     #[error(transparent)]
     Exposed(#[from] RuleError),
-    /// Its certificates cannot be used.
+    /// The listener's certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// Who may do what cannot be read.
+    /// The file of tokens and roles cannot be read.
     #[error(transparent)]
     Access(#[from] AccessError),
-    /// It needs more file descriptors than it may have.
+    /// The server needs more file descriptors than it may have.
     #[error(transparent)]
     Descriptors(#[from] DescriptorError),
-    /// Its figures would be open to the network.
+    /// Metrics and health would be open to the network.
     #[error(
         "refusing to serve metrics and health on {listen}: they have no access control, so they \
          are on loopback only (for example 127.0.0.1:7734, or \"none\"), unless admin.insecure = \
@@ -38,31 +38,31 @@ pub enum StartError {
         /// The address asked for.
         listen: SocketAddr,
     },
-    /// Its data directory cannot be opened.
+    /// The data directory cannot be opened.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
-    /// The address cannot be had.
+    /// The server cannot listen on its address.
     #[error("cannot listen on {listen}: {cause}")]
     Listen {
         /// The address asked for, or the name.
         listen: String,
-        /// Why.
+        /// The error of the system.
         cause: io::Error,
     },
-    /// The admin port cannot be had.
+    /// The server cannot listen on the address of the admin port.
     #[error(
         "cannot serve metrics and health on {listen}: {cause}; --admin takes another address, or none"
     )]
     ListenAdmin {
         /// The address asked for, or the name.
         listen: String,
-        /// Why.
+        /// The error of the system.
         cause: io::Error,
     },
-    /// The store.
+    /// The store cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The contents.
+    /// The contents cannot be opened.
     #[error(transparent)]
     Contents(#[from] ContentStartError),
     /// The store does not fit its guard.
@@ -70,13 +70,13 @@ pub enum StartError {
     Guard(#[from] GuardError),
 }
 
-/// A server that did not stop as it should.
+/// The reason why a server did not stop as it should.
 #[derive(Debug, Error)]
 pub enum StopError {
     /// A shard could not write.
     #[error("{why}; nothing was acknowledged that is not on disk, restart to go on")]
     ShardFailed {
-        /// What happened.
+        /// Description of the failure.
         why: String,
     },
     /// The listener ended early.

@@ -1,4 +1,4 @@
-//! What the server's own tests have in common.
+//! Helpers for the server's own tests.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ pub(crate) use deed_testkit::statements::*;
 
 use crate::context::Context;
 
-/// The services' context, of a server that is not stopped.
+/// Returns the services' context, of a server that is not stopped.
 pub(crate) fn context_that_stays(engine: &Engine) -> Context {
     context(engine).0
 }
 
-/// The services' context, and the sender that stops them.
+/// Returns the services' context, and the sender that stops them.
 pub(crate) fn context(engine: &Engine) -> (Context, watch::Sender<bool>) {
     let (stop, stopping) = watch::channel(false);
     let appends = &engine.appends;

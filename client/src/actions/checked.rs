@@ -28,7 +28,7 @@ use crate::{
     trust::TrustError,
 };
 
-/// Stories that are asked for again while they end before what is in their tree.
+/// Times that a report is asked for again, because it ends before what is in its tree.
 const AGAIN_MAX: usize = 3;
 
 /// A task's report, judged again from its own entries.
@@ -91,7 +91,7 @@ impl Ledger {
         let gathered = loop {
             let reported = self.task(task).await?;
             let gathered = self.gather(reported, task).await?;
-            if gathered.untold.is_none() || again == AGAIN_MAX {
+            if gathered.unreported.is_none() || again == AGAIN_MAX {
                 break gathered;
             }
             // The task may have changed while the server sent the report.
@@ -183,8 +183,8 @@ impl SignatureChecker {
             // The chain verifies its own.
             return Ok(SignatureCheck::Verified);
         }
-        let newest = match ledger.shared.trusted_head() {
-            Some(base) if base.head.size.get() > leaf => base.head.size,
+        let newest = match ledger.shared.newest_trusted() {
+            Some(trusted) if trusted.head.size.get() > leaf => trusted.head.size,
             _ => ledger.head().await?.signed.head.size,
         };
         let trust = known.replay.trust();
@@ -276,7 +276,7 @@ pub enum SignatureCheck {
 
 /// Judges a task from what was gathered of it.
 fn judge(genesis: &Bytes, task: TaskId, from: &Gathered) -> Result<TaskVerdict, TrustError> {
-    if let Some(leaf) = from.untold {
+    if let Some(leaf) = from.unreported {
         return Err(fails(format!(
             "the entry at leaf {leaf} is the task's, and the server's report, under a head that covers \
              it, does not tell it"

@@ -65,7 +65,7 @@ fn both(state: IntentState) -> (Gathered, TaskVerdict) {
         covered: BTreeMap::new(),
         missed: BTreeSet::new(),
         time_only: None,
-        untold: None,
+        unreported: None,
         refused: None,
         task: TASK,
     };

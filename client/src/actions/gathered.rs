@@ -41,7 +41,7 @@ pub(super) struct Gathered {
     /// Leaves that the report points to, and that were too many.
     pub(super) missed: BTreeSet<u64>,
     /// A leaf of the task that the report does not tell.
-    pub(super) untold: Option<u64>,
+    pub(super) unreported: Option<u64>,
     /// The newest leaf, if the report does not point to it.
     pub(super) time_only: Option<u64>,
     /// The reason why an entry has no valid signature.
@@ -61,7 +61,7 @@ impl Gathered {
             given: trusted.chain(own).collect(),
             covered: BTreeMap::new(),
             missed: BTreeSet::new(),
-            untold: None,
+            unreported: None,
             time_only: None,
             refused: None,
             report: reported,
@@ -85,7 +85,7 @@ impl Gathered {
             return;
         }
         if named(&entry).is_some_and(|(task, _)| task == Some(self.task)) {
-            self.untold = Some(leaf);
+            self.unreported = Some(leaf);
         } else {
             self.given.insert(leaf, entry);
         }
@@ -143,7 +143,7 @@ impl Ledger {
         let mut gathered = Gathered::begin(reported, task, &trust);
         let elsewhere = gathered.elsewhere();
         self.fetch(&mut gathered, &elsewhere).await?;
-        if gathered.untold.is_none() {
+        if gathered.unreported.is_none() {
             self.cover(&mut gathered, &trust).await?;
         }
         Ok(gathered)

@@ -19,10 +19,10 @@ use crate::{
 
 /// Largest number of entries and findings of a task that are fetched and judged. Anybody who may append
 /// can make a task very long, so a reader needs a bound.
-const STORY_MAX: u64 = 1 << 17;
+const REPORT_MAX: u64 = 1 << 17;
 
 /// Bytes of a report that are held at most.
-const STORY_BYTES_MAX: usize = 256 << 20;
+const REPORT_BYTES_MAX: usize = 256 << 20;
 
 /// A task as the server tells it.
 ///
@@ -71,7 +71,7 @@ impl Ledger {
     /// Any [`Error`]; [`Error::Refused`] if there is no such task; [`Error::Trust`] if an entry is
     /// left out or another one is put in, or a receipt disagrees.
     pub async fn task(&self, task: TaskId) -> Result<ProvenTask, Error> {
-        let trusted = self.shared.trusted_head();
+        let trusted = self.shared.newest_trusted();
         let messages = self.whole_task(task).await?;
         let first = messages.first().ok_or(missing("the task"))?;
         let info = first.task.clone().ok_or(missing("the task"))?;
@@ -145,14 +145,14 @@ impl Ledger {
             // The first message says how long it is: what is too long is not read.
             let reported = message.task.as_ref();
             let found = reported.map_or(0, |task| task.count.saturating_add(task.findings));
-            if found > STORY_MAX {
-                let max = STORY_MAX;
+            if found > REPORT_MAX {
+                let max = REPORT_MAX;
                 return Ok(Err(InputError::TaskTooLong { found, max }));
             }
             // A server that says more than it says that there is does not end.
             pieces += 1 + message.entries.len() + message.findings.len() + message.acts.len();
             bytes += message.encoded_len();
-            if pieces as u64 > 4 * STORY_MAX || bytes > STORY_BYTES_MAX {
+            if pieces as u64 > 4 * REPORT_MAX || bytes > REPORT_BYTES_MAX {
                 return Err(Status::data_loss(
                     "the server's report of the task does not end",
                 ));
@@ -168,7 +168,7 @@ impl Ledger {
     /// Any [`Error`]; [`Error::Refused`] if there is no such task; [`Error::Trust`] if what the
     /// server names is no receipt of this task, was not asked for, or was there before.
     pub async fn request_task_receipt(&self, task: TaskId) -> Result<ProvenStatement, Error> {
-        let trusted = self.shared.trusted_head();
+        let trusted = self.shared.newest_trusted();
         let request = v1::RequestTaskReceiptRequest {
             ledger: self.shared.name.clone(),
             task: bytes::Bytes::copy_from_slice(task.as_bytes()),

@@ -254,7 +254,7 @@ impl Task {
             }
         };
         let shared = &self.ledger.shared;
-        request.base = shared.trusted_head();
+        request.base = shared.take_base();
         let message = shared.request(envelopes, request.base.as_ref(), self.with_proofs);
         self.sent.push_back(request);
         requests

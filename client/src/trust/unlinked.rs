@@ -77,9 +77,9 @@ impl UnlinkedHeads {
         self.heads.len()
     }
 
-    /// Returns the head from which the next request asks for a proof: the oldest one that no request under
-    /// way asks from already, else the newest.
-    pub(crate) fn trusted_head(&mut self) -> SignedHead {
+    /// Returns the head from which the next append asks for a proof, and marks it: the oldest one that no
+    /// request under way asks from already, else the newest.
+    pub(crate) fn take_base(&mut self) -> SignedHead {
         match self.heads.values_mut().find(|older| !older.requested) {
             Some(older) => {
                 older.requested = true;

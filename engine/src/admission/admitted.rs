@@ -1,5 +1,5 @@
-//! What admission hands on: payloads that only their session and the ledger's trust state can still
-//! refuse, and those that it refused itself.
+//! The results of admission: payloads that only their session and the ledger's trust state can
+//! still refuse, and envelopes that admission itself refused.
 
 use std::{ops::Range, sync::Arc};
 
@@ -17,13 +17,13 @@ use deed_tlog::{Hash, leaf_hash};
 
 use crate::content::{ContentStatus, SharedGate};
 
-/// How an admitted payload's author is known.
+/// The evidence for the author of an admitted payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Authorship {
     Unsigned,
-    /// By its own signature.
+    /// The payload has its own signature.
     Signed(KeyId),
-    /// By the signature of the manifest before it.
+    /// The manifest before the payload has a signature.
     Batched(KeyId),
 }
 
@@ -36,11 +36,11 @@ impl Authorship {
     }
 }
 
-/// What an admitted payload is.
+/// The kind of an admitted payload.
 #[derive(Debug)]
 pub enum Kind {
     Statement,
-    /// A manifest; the statements that follow it stand or fall with it.
+    /// A manifest. The statements that follow it are recorded with it, or none is.
     Manifest(BatchStep),
     Trust(Box<TrustStatement>),
 }
@@ -51,14 +51,15 @@ pub struct Admitted {
     /// Position of its envelope in the request.
     pub envelope: usize,
     pub kind: Kind,
-    /// Of the entry as it was written here: not of a trust statement's final one.
+    /// The leaf hash of the entry that admission wrote. The step completes the entry of a trust
+    /// statement, which then has another hash.
     pub leaf_hash: Hash,
-    /// Computed where the session's next state, the next statement or the assessment will need it.
+    /// Computed if the session's next state, the next statement or the assessment will need it.
     pub payload_digest: Option<PayloadDigest>,
     pub(crate) authorship: Authorship,
     /// The leaf that lets the sender speak for the producer.
     pub(crate) principal_leaf: Option<u64>,
-    /// In the batch's buffer.
+    /// The entry's range in the batch's buffer.
     entry: Range<usize>,
     payload: Range<usize>,
     producer: Range<usize>,
@@ -68,11 +69,12 @@ pub struct Admitted {
     skipped_from: Option<Sequence>,
     task: Option<TaskId>,
     body: BodyKind,
-    /// Judged in the step, by the rules at its leaf: what was recorded before is a duplicate still.
+    /// The step judges it by the rules at its leaf, because a statement that was recorded before is
+    /// still a duplicate.
     breach: Option<Breach>,
-    /// What it says, where that is assessed.
+    /// The parsed body, if the ledger's rules assess it.
     pub said: Option<ParsedBody>,
-    /// In the batch's references.
+    /// The range of the statement's contents in the batch's references.
     pub(super) references: Range<usize>,
 }
 
@@ -81,7 +83,7 @@ pub struct Admitted {
 pub struct Erasable {
     pub content: CommitmentDigest,
     pub state: ContentStatus,
-    /// The statements that commit to it: for each task the newest.
+    /// The statements that commit to the content: the newest one of each task.
     pub(crate) references: Vec<Reference>,
 }
 
@@ -93,24 +95,25 @@ pub struct AdmittedBatch {
     pub(super) statements: Vec<Admitted>,
     pub(super) received_at: Micros,
     pub(super) principal: Option<(Arc<str>, PrincipalHash)>,
-    /// Contents that are held and that these statements commit to.
+    /// Held contents that these statements commit to.
     pub(super) references: Vec<CommitmentDigest>,
-    /// What is known of the contents of an Erasure in this batch.
+    /// The state of the contents that an Erasure in this batch names.
     pub(super) erasable: Option<Vec<Erasable>>,
     /// Attachments whose content was erased: envelope, content, leaf of the Erasure; sorted.
     pub(super) erased: Vec<(usize, CommitmentDigest, u64)>,
-    /// Keeps what its statements name from being erased or collected, until they are recorded.
+    /// Keeps the contents that the statements name from being erased or collected, until they are
+    /// recorded.
     pub(super) gate: Option<SharedGate>,
 }
 
-/// An envelope that is not recorded, whatever its session says.
+/// An envelope that is not recorded, whatever the state of its session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
     /// Position of its envelope in the request.
     pub envelope: usize,
     pub reason: Reason,
     pub message: String,
-    /// Path of the field; empty if it is none of them.
+    /// Path of the field that is wrong; empty if none is.
     pub field: String,
 }
 
@@ -141,7 +144,7 @@ impl Admitted {
 }
 
 impl AdmittedBatch {
-    /// An empty one, with room for `count` statements whose entries have `bytes`.
+    /// Makes an empty batch, with room for `count` statements whose entries have `bytes`.
     pub(super) fn with_capacity(
         count: usize,
         bytes: usize,
@@ -173,7 +176,7 @@ impl AdmittedBatch {
         header: &Header<'_>,
         said: Option<ParsedBody>,
     ) {
-        // An Outcome will name it.
+        // An Outcome will name this digest.
         let assessed_intent = said.is_some() && header.body == BodyKind::Intent;
         let payload_digest = assessed_intent.then(|| PayloadDigest::of(entry.payload));
         let (written, payload) = self.write(&entry);
@@ -200,7 +203,7 @@ impl AdmittedBatch {
         });
     }
 
-    /// Notes which contents that are held the statements commit to: envelope and digest, sorted by
+    /// Sets the held contents that the statements commit to: envelope and digest, sorted by
     /// envelope.
     pub(crate) fn set_references(&mut self, held: Vec<(usize, CommitmentDigest)>) {
         let mut begin = 0;
@@ -214,18 +217,19 @@ impl AdmittedBatch {
         self.references = held.into_iter().map(|(_, digest)| digest).collect();
     }
 
-    /// The contents that are held and that a statement commits to.
+    /// Returns the held contents that a statement commits to.
     pub(crate) fn references(&self, statement: &Admitted) -> &[CommitmentDigest] {
         &self.references[statement.references.clone()]
     }
 
-    /// Notes which attachments bring back what was erased: envelope, content, leaf of the Erasure;
+    /// Sets the attachments that bring erased content back: envelope, content, leaf of the Erasure;
     /// sorted by envelope.
     pub(crate) fn set_erased(&mut self, erased: Vec<(usize, CommitmentDigest, u64)>) {
         self.erased = erased;
     }
 
-    /// An attachment of the statement that was erased, by the entry at that leaf.
+    /// Returns an attachment of the statement whose content was erased, and the leaf of the
+    /// Erasure.
     pub(crate) fn erased_attachment(
         &self,
         statement: &Admitted,
@@ -241,12 +245,12 @@ impl AdmittedBatch {
         Some((content, leaf))
     }
 
-    /// Brings what is known of the contents that an Erasure in this batch names.
+    /// Sets the state of the contents that an Erasure in this batch names.
     pub(crate) fn set_erasable(&mut self, known: Vec<Erasable>) {
         self.erasable = Some(known);
     }
 
-    /// What [`AdmittedBatch::set_erasable`] brought.
+    /// Returns the state of the contents that [`AdmittedBatch::set_erasable`] has set.
     pub(crate) fn erasable(&self) -> Option<&[Erasable]> {
         self.erasable.as_deref()
     }
@@ -256,13 +260,13 @@ impl AdmittedBatch {
         self.gate = Some(gate);
     }
 
-    /// Lets go of the gate: what its statements name is noted where an erasure looks.
+    /// Releases the gate, once an erasure can find the references of the statements.
     pub(crate) fn release_gate(&mut self) {
         self.gate = None;
     }
 
-    /// Leaves a statement as if its ledger had assessed nothing when it was admitted, and its bytes could
-    /// not be read.
+    /// Makes a statement look as if its ledger had assessed nothing at its admission, with bytes
+    /// that cannot be parsed.
     #[cfg(test)]
     pub(crate) fn spoil(&mut self, position: usize) {
         let statement = &mut self.statements[position];
@@ -270,7 +274,7 @@ impl AdmittedBatch {
         statement.payload.end -= 1;
     }
 
-    /// Adds a batch manifest. It has no place in the session; its statements have.
+    /// Adds a batch manifest. It has no sequence in the session; its statements have.
     pub(super) fn push_manifest(
         &mut self,
         entry: Entry<'_>,
@@ -302,7 +306,7 @@ impl AdmittedBatch {
         });
     }
 
-    /// Writes an entry; where it is, and the payload in it.
+    /// Writes an entry; returns its range in the buffer, and that of the payload in it.
     fn write(&mut self, entry: &Entry<'_>) -> (Range<usize>, Range<usize>) {
         let begin = self.buffer.len();
         entry.encode_into(&mut self.buffer);
@@ -323,7 +327,7 @@ impl AdmittedBatch {
                 // Checking the batch has computed what its session needs.
                 continue;
             }
-            // Sessions mostly come in one piece, so the next statement tells.
+            // The statements of a session mostly follow each other, so the next statement shows it.
             let needed = self.statements.get(position + 1).is_none_or(|next| {
                 next.session != statement.session
                     || next.previous.is_some()
@@ -340,7 +344,7 @@ impl AdmittedBatch {
         &self.statements
     }
 
-    /// Bytes of all its entries.
+    /// Returns the bytes of all entries.
     pub(crate) fn byte_len(&self) -> usize {
         self.buffer.len()
     }
@@ -349,7 +353,8 @@ impl AdmittedBatch {
         self.received_at
     }
 
-    /// Whom a session belongs to that begins with this statement, and by whom it may be continued.
+    /// Returns the binding of a session that begins with this statement: it says who may continue
+    /// it.
     pub(crate) fn binding(&self, statement: &Admitted) -> Binding {
         match (statement.authorship.key(), &self.principal) {
             (Some(key), _) => Binding::Key(key),
@@ -366,11 +371,11 @@ impl AdmittedBatch {
         &self.buffer[statement.payload.clone()]
     }
 
-    /// The header again, as far as a session's rules look at it.
+    /// Returns the part of a statement's header that the rules of sessions read.
     pub fn header(&self, statement: &Admitted) -> SessionHeader<'_> {
         let producer = &self.buffer[statement.producer.clone()];
         SessionHeader {
-            // It was UTF-8 when it was parsed.
+            // The producer's name was UTF-8 when it was parsed.
             producer: std::str::from_utf8(producer).unwrap_or_default(),
             session: statement.session,
             sequence: statement.sequence,
@@ -383,14 +388,15 @@ impl AdmittedBatch {
     }
 }
 
-/// Where the payload stands in an entry: after the type (2 bytes), its own tag and its length.
+/// Returns the offset of the payload in an entry: behind the type (2 bytes), its own tag and its
+/// length.
 fn payload_offset(entry: &[u8], payload: &[u8]) -> usize {
     let offset = 3 + prost::length_delimiter_len(payload.len());
     debug_assert_eq!(&entry[offset..offset + payload.len()], payload);
     offset
 }
 
-/// Offset of a slice that was borrowed from `whole`.
+/// Returns the offset of a slice that was borrowed from `whole`.
 fn offset_of(whole: &[u8], part: &[u8]) -> usize {
     part.as_ptr().addr() - whole.as_ptr().addr()
 }

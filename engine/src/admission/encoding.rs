@@ -1,5 +1,5 @@
-//! An admitted batch as bytes, version 1: all that the step takes of a request, so that it can be
-//! stepped at another time or on another machine. Integers are big-endian.
+//! An admitted batch as bytes, version 1: everything of a request that the step needs, so that the
+//! batch can be stepped at another time or on another machine. Integers are big-endian.
 //!
 //! ```text
 //! version (u8, 1)
@@ -7,7 +7,7 @@
 //! principal: flag (u8); with 1: length (u16), UTF-8
 //! statements: count (u32), each:
 //!   position of its envelope in the request (u16), ascending
-//!   flags (u8): 1 what it says was read, 2 its policy was compiled
+//!   flags (u8): 1 its body was parsed, 2 its policy was compiled
 //!   entry: length (u16), bytes; of a trust statement without the link, which the step adds
 //!   contents that are held and that it commits to: count (u16), digests (32 each)
 //! attachments of erased contents: count (u32), each, by ascending envelopes:
@@ -18,10 +18,10 @@
 //!     leaf (u64), recorded at (i64), task: flag (u8); with 1: id (16)
 //! ```
 //!
-//! What follows from an entry's bytes is not in it: it is read from the entry again, with the functions
-//! that admission uses. So a batch has one encoding, and what decodes encodes to the same bytes.
-//! Signatures are not in question any more: whoever decodes must know that the bytes come from an
-//! admission. The content gate stays where it was taken.
+//! Whatever follows from an entry's bytes is left out: it is read from the entry again, with the
+//! functions that admission uses. So a batch has one encoding, and bytes that decode encode to the
+//! same bytes. Signatures are not checked again: whoever decodes must know that the bytes come from
+//! an admission. The content gate is not encoded: it stays where it was taken.
 
 use bytes::Bytes;
 use deed_evidence::{
@@ -51,7 +51,7 @@ const PRINCIPAL_BYTES_MAX: usize = u16::MAX as usize;
 const SAID: u8 = 1;
 const COMPILED: u8 = 2;
 
-/// Least bytes of one of each of the things that are counted.
+/// Least bytes of one item of each kind that is counted.
 const STATEMENT_BYTES_MIN: usize = 2 + 1 + 2 + 2;
 const ERASED_BYTES: usize = 2 + CommitmentDigest::LEN + 8;
 const ERASABLE_BYTES_MIN: usize = CommitmentDigest::LEN + 1 + 4;
@@ -84,7 +84,7 @@ pub(crate) enum DecodeError {
 }
 
 impl AdmittedBatch {
-    /// The bytes of this batch.
+    /// Returns the bytes of this batch.
     ///
     /// # Errors
     /// [`EncodeError`] if they are too many.
@@ -137,7 +137,7 @@ impl AdmittedBatch {
         Ok(out)
     }
 
-    /// Reads a batch that was admitted for the ledger of this id.
+    /// Reads a batch that was admitted for the ledger `ledger_id`.
     ///
     /// # Errors
     /// [`DecodeError`] for anything but the exact bytes of one batch.
@@ -216,7 +216,8 @@ impl AdmittedBatch {
         Ok(())
     }
 
-    /// A statement with a signature of its own or none, or one of the batch that `key` has signed.
+    /// Adds a statement that is unsigned or has its own signature, or, with `batched`, a statement
+    /// of the batch that this key has signed.
     fn push_single(
         &mut self,
         one: &Encoded<'_>,
@@ -247,7 +248,7 @@ impl AdmittedBatch {
         Ok(())
     }
 
-    /// A manifest and the statements behind it; how many that are with it.
+    /// Adds a manifest and the statements behind it; returns the number of all of them.
     fn push_group(
         &mut self,
         one: &Encoded<'_>,
@@ -337,7 +338,7 @@ impl<'e> Encoded<'e> {
 }
 
 impl DecodeError {
-    /// The same, said of a statement.
+    /// Makes the error one of the statement at `position`.
     fn in_statement(self, position: usize) -> Self {
         let what = match self {
             Self::Malformed { what } => what.to_owned(),
@@ -366,8 +367,8 @@ fn flags(statement: &Admitted) -> u8 {
     flags
 }
 
-/// The trust statement of a payload. A policy that was compiled when it was admitted is compiled here
-/// too, for the step does not.
+/// Returns the trust statement of a payload. A policy that was compiled at admission is compiled
+/// here, too, because the step does not compile it.
 fn trust_statement(payload: &Bytes, is_compiled: bool) -> Result<TrustStatement, String> {
     let statement = TrustStatement::parse(payload)
         .map_err(|error| error.to_string())?
@@ -384,12 +385,12 @@ fn trust_statement(payload: &Bytes, is_compiled: bool) -> Result<TrustStatement,
 }
 
 fn put_count(out: &mut Vec<u8>, count: usize) {
-    // What does not fit is refused for its size: each of them takes several bytes.
+    // A larger count makes the batch too large, because each item takes several bytes.
     let count = u32::try_from(count).unwrap_or(u32::MAX);
     out.extend(count.to_be_bytes());
 }
 
-/// Of an entry's bytes, or of the commitments in one.
+/// Writes the length of an entry, or the number of commitments in one.
 fn put_short_count(out: &mut Vec<u8>, count: usize) {
     let count = u16::try_from(count).expect("an entry has at most 65,535 bytes");
     out.extend(count.to_be_bytes());
@@ -467,7 +468,7 @@ fn read_erasable(reader: &mut Reader<'_>) -> Result<Erasable, DecodeError> {
     })
 }
 
-/// What is not read yet.
+/// The bytes that are still to be read.
 struct Reader<'b>(&'b [u8]);
 
 impl<'b> Reader<'b> {
@@ -523,7 +524,8 @@ impl<'b> Reader<'b> {
         }
     }
 
-    /// A count of things that take at least `each` bytes: no more is allocated than there may be.
+    /// Reads the count of items that take at least `each` bytes. It fails if the bytes cannot hold
+    /// that many, so that no more is allocated than there may be.
     fn count(&mut self, each: usize) -> Result<usize, DecodeError> {
         let count = u32::from_be_bytes(self.array()?) as usize;
         if count > self.0.len() / each {

@@ -1,4 +1,4 @@
-//! The encoding of admitted batches: golden bytes, and that nothing else is read.
+//! Tests of the encoding of admitted batches: golden bytes, and the refusal of all other bytes.
 
 use std::{fs, path::Path};
 
@@ -36,7 +36,7 @@ fn admitted(envelopes: &[v1::Envelope], trust: &RwLock<trust::TrustState>) -> Ad
     batch
 }
 
-/// Evidence policies under the default schema without its comments, which may change.
+/// Returns evidence policies under the default schema without its comments, which may change.
 fn policies() -> v1::PolicySet {
     let lines = DEFAULT_SCHEMA.lines().filter(|line| {
         let line = line.trim();
@@ -51,12 +51,12 @@ fn policies() -> v1::PolicySet {
     }
 }
 
-/// A batch with one of everything, and the ledger that it is for.
+/// Returns a batch with one of everything, and the ledger that it is for.
 fn everything() -> (AdmittedBatch, LedgerId) {
     batch_with(Body::PolicySet(policies()))
 }
 
-/// The same without policies, which take long to compile.
+/// Returns the same without policies, which take long to compile.
 fn nearly_everything() -> (AdmittedBatch, LedgerId) {
     batch_with(Body::PrincipalBound(v1::PrincipalBound {
         principal: "bob".to_owned(),
@@ -117,7 +117,7 @@ fn batch_with(body: Body) -> (AdmittedBatch, LedgerId) {
     (batch, id)
 }
 
-/// All that a batch says, as the step sees it.
+/// Returns everything in a batch that the step reads.
 fn told(batch: &AdmittedBatch) -> Vec<String> {
     let mut told = vec![format!(
         "{:?} {:?} {:?} {:?}",
@@ -142,7 +142,7 @@ fn told(batch: &AdmittedBatch) -> Vec<String> {
     told
 }
 
-/// The encoding is for ever: a change here is another version.
+/// The encoding never changes: a change here is another version.
 #[test]
 fn golden_batch() {
     let (batch, id) = everything();

@@ -1,10 +1,10 @@
 //! Admission: everything about a statement that can be checked without its session's state, done
 //! by many threads at once.
 //!
-//! What leaves here is either refused for good, or only its session and the ledger's trust state
-//! can still refuse it. The entry is written here, once, and hashed here: the shard copies it and
-//! never looks inside. (Trust statements are the exception: their entries name the one before
-//! them, which only the shard knows.)
+//! A statement that leaves here is refused for good, or only its session and the ledger's trust
+//! state can still refuse it. The entry is written and hashed here, once: the shard copies it and
+//! never looks inside. (Trust statements are the exception: their entries name the trust statement
+//! before them, which only the shard knows.)
 //!
 //! ```text
 //! admit: canonical form, whose key, entry, leaf hash      -> Admitting
@@ -51,8 +51,8 @@ const TRUST_STATEMENTS_MAX: usize = 256;
 /// Most PolicySets of a request: each may take a fifth of a second to compile.
 const POLICY_SETS_MAX: usize = 4;
 
-/// Whether a payload, if it is canonical, is an authority's: after the ledger id (34 bytes with
-/// tag and length) stands the authorities' producer, which nobody else may name.
+/// Returns true if a payload that is canonical is an authority's: behind the ledger id (34 bytes
+/// with tag and length) it has the authorities' producer, which nobody else may name.
 pub(crate) fn is_trust_shaped(payload: &[u8]) -> bool {
     let producer = statement::AUTHORITY_PRODUCER.as_bytes();
     let after_ledger_id = payload.get(34..).unwrap_or_default();
@@ -67,19 +67,19 @@ pub(crate) fn is_trust_shaped(payload: &[u8]) -> bool {
 /// PolicySets of a request, by their envelopes.
 pub(crate) type PolicySets = Vec<(usize, TrustStatement)>;
 
-/// Who sends a request, as far as admission asks.
+/// The sender of a request, as far as admission needs to know.
 #[derive(Debug, Clone, Default)]
 pub struct Sender {
-    /// `None` if nobody has to say who they are here.
+    /// `None` if senders need not say who they are.
     pub principal: Option<Arc<str>>,
-    /// May deliver producers' statements.
+    /// True if the sender may deliver producers' statements.
     pub may_append: bool,
-    /// May deliver trust statements.
+    /// True if the sender may deliver trust statements.
     pub may_change_trust: bool,
 }
 
 impl Sender {
-    /// Anybody, where access is not controlled.
+    /// Returns a sender who may deliver everything, for servers without access control.
     pub fn anybody() -> Self {
         Self {
             principal: None,
@@ -89,33 +89,34 @@ impl Sender {
     }
 }
 
-/// Envelopes on their way through admission: their signatures are not checked yet.
+/// Envelopes in the middle of their admission: their signatures are not checked yet.
 #[derive(Debug)]
 pub(crate) struct Admitting {
     batch: AdmittedBatch,
     rejected: Vec<Rejected>,
     contents: Contents,
-    /// What is to be verified: with which key, and what was signed.
+    /// The signatures to be verified, each with its key and the signed bytes.
     signatures: Vec<signatures::Unverified>,
 }
 
-/// What admission knows of the ledger.
+/// The circumstances in which a request is admitted.
 #[derive(Clone, Copy)]
 pub(crate) struct Admission<'a> {
     pub ledger_id: LedgerId,
     pub trust: &'a RwLock<trust::TrustState>,
     pub sender: &'a Sender,
     pub received_at: Micros,
-    /// Whether contents are held that statements without attachments may name.
+    /// True if contents are held that statements without attachments may name.
     pub(crate) holds_contents: bool,
-    /// The ledger's log keys; `None` where no heads are signed, and so no other key can sign them.
+    /// The ledger's log keys; `None` if no heads are signed here, and then no new log key is
+    /// accepted.
     pub(crate) log_signers: Option<&'a LogSigners>,
 }
 
 impl Admission<'_> {
-    /// A log key that the server does not have would be the end of the ledger: nobody could sign its
-    /// next head. One that signed before passes, so that a statement that is sent again is found to
-    /// be a duplicate; else the step refuses it.
+    /// Refuses a log key that the server does not have: it would end the ledger, because nobody
+    /// could sign the next head. A key that signed before is accepted, so that a statement that is
+    /// sent again is found to be a duplicate; otherwise the step refuses it.
     fn check_log_key(&self, statement: &TrustStatement) -> Result<(), Rejected> {
         let TrustStatement::LogKeyRotated { log_key } = statement else {
             return Ok(());
@@ -191,22 +192,22 @@ impl Admission<'_> {
     }
 }
 
-/// Looks up what many envelopes of a request mostly have in common.
+/// Looks up what the envelopes of a request mostly have in common.
 struct Lookup<'a> {
     admission: Admission<'a>,
-    /// The last producer that was asked about, and the leaf that binds the sender to it.
+    /// The producer that was looked up last, and the leaf that binds the sender to it.
     binding: Option<(String, u64)>,
     /// Trust statements of the request so far.
     trust_statements: usize,
     /// PolicySets of the request so far.
     policy_sets: usize,
-    /// Whether entries are assessed here.
+    /// True if the ledger's rules assess entries.
     assessed: bool,
 }
 
 impl Lookup<'_> {
-    /// Parsing a trust statement decompresses keys: not for whoever may deliver none, and only a
-    /// few for anybody.
+    /// Fails if a trust statement must not be parsed, because that decompresses keys: its sender
+    /// may deliver none, or the request has too many of them.
     fn may_be_parsed(&mut self, payload: &[u8]) -> Result<(), Rejected> {
         if !is_trust_shaped(payload) {
             return Ok(());
@@ -226,7 +227,7 @@ impl Lookup<'_> {
         Ok(())
     }
 
-    /// One envelope that is not part of a batch.
+    /// Admits one envelope that is not part of a batch.
     fn single(
         &mut self,
         admitting: &mut Admitting,
@@ -273,7 +274,8 @@ impl Lookup<'_> {
         let authorship = key
             .as_ref()
             .map_or(Authorship::Unsigned, |(id, _)| Authorship::Signed(*id));
-        // Before anything is pushed: what is pushed must have its signature verified.
+        // This comes before the push, because every pushed statement must have its signature
+        // verified.
         let said = self.said(&envelope.payload)?;
         admitting.batch.push(
             Entry {
@@ -303,8 +305,8 @@ impl Lookup<'_> {
         Ok(())
     }
 
-    /// Reads what a statement says, where that is assessed: here, where many threads can do it, and
-    /// not in the step.
+    /// Parses a statement's body if the ledger's rules assess it: here, where many threads can do
+    /// it, and not in the step.
     fn said(&self, payload: &Bytes) -> Result<Option<ParsedBody>, Rejected> {
         if !self.assessed {
             return Ok(None);
@@ -313,7 +315,7 @@ impl Lookup<'_> {
         Ok(Some(said))
     }
 
-    /// The key that signed. Whether it is in force is judged in the step, at the leaf.
+    /// Returns the key that signed. The step judges at the leaf whether it is in force.
     fn key(&self, key_id: &[u8; 16], by_authority: bool) -> Result<(KeyId, PublicKey), Rejected> {
         let id = KeyId::new(*key_id);
         let trust = self.admission.trust.read();
@@ -341,8 +343,8 @@ impl Lookup<'_> {
         })
     }
 
-    /// The leaf that binds the sender to a producer; `None` where nobody has to say who they are,
-    /// and for what an authority says, which speaks for itself.
+    /// Returns the leaf that binds the sender to a producer; `None` if senders need not say who
+    /// they are, and for authorities' statements, which need no binding.
     fn principal_leaf(&mut self, producer: &str) -> Result<Option<u64>, Rejected> {
         let Admission { sender, trust, .. } = self.admission;
         if producer == statement::AUTHORITY_PRODUCER {
@@ -365,8 +367,8 @@ impl Lookup<'_> {
         {
             return Ok(Some(*leaf));
         }
-        // Whether it is in force is judged in the step, after the session was asked: what was
-        // recorded before it ended is a duplicate still.
+        // The step judges whether the binding is in force, after it has looked at the session: a
+        // statement that was recorded before the binding ended is still a duplicate.
         let bound = trust.read().last_binding(principal, producer);
         let leaf = bound.map(deed_tlog::LeafIndex::get).ok_or_else(|| {
             let message = format!(
@@ -418,7 +420,7 @@ fn wrong_ledger(ledger_id: LedgerId) -> Rejected {
     Rejected::new(Reason::WrongLedger, "ledger_id", message)
 }
 
-/// The trust statement of a payload, with its own proofs checked.
+/// Returns the trust statement of a payload, after checking its own proofs.
 fn trust_statement(payload: &Bytes, ledger_id: LedgerId) -> Result<TrustStatement, Rejected> {
     let statement = TrustStatement::parse(payload)
         .map_err(|error| malformed(&error))?
@@ -430,7 +432,7 @@ fn trust_statement(payload: &Bytes, ledger_id: LedgerId) -> Result<TrustStatemen
     Ok(statement)
 }
 
-/// The key id and signature of an envelope, if it has both or neither.
+/// Returns the key id and signature of an envelope; `None` if it has neither.
 fn keyed_signature(envelope: &v1::Envelope) -> Result<Option<KeyedSignature<'_>>, Rejected> {
     let (key_id, signature) = (&envelope.key_id[..], &envelope.signature[..]);
     if key_id.is_empty() && signature.is_empty() {
@@ -451,8 +453,9 @@ fn keyed_signature(envelope: &v1::Envelope) -> Result<Option<KeyedSignature<'_>>
 }
 
 impl Admitting {
-    /// PolicySets whose signatures have been verified, by keys that are authorities now. (Another is
-    /// refused in the step, or was recorded before: nobody has to compile it.)
+    /// Returns the PolicySets that are signed by keys that are authorities now; their signatures
+    /// have been verified. (Any other is refused in the step, or was recorded before, so nobody has
+    /// to compile it.)
     pub(crate) fn policies(&self, trust: &RwLock<trust::TrustState>) -> PolicySets {
         debug_assert!(self.signatures.is_empty(), "every signature was looked at");
         let sets = self.batch.statements.iter().filter_map(|statement| {
@@ -471,12 +474,13 @@ impl Admitting {
         sets.collect()
     }
 
-    /// Refuses a PolicySet by which nobody could judge.
+    /// Refuses a PolicySet whose policy cannot be used.
     pub(crate) fn refuse_policy(&mut self, envelope: usize, error: &WireError) {
         self.rejected.push(malformed(error).at(envelope));
     }
 
-    /// Ends admission: refuses what was signed by nobody, and all of a batch with it.
+    /// Ends admission: removes statements whose signatures did not verify, and with one of a batch
+    /// the whole batch.
     pub(crate) fn finish(mut self) -> (AdmittedBatch, Vec<Rejected>, Contents) {
         debug_assert!(self.signatures.is_empty(), "every signature was looked at");
         batch::refuse_whole(&mut self.batch.statements, &mut self.rejected);

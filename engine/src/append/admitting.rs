@@ -1,5 +1,5 @@
-//! Admission of a request's envelopes: long requests are checked on threads that may take their
-//! time, and a caller who sends many of them delays only its own.
+//! Admission of a request's envelopes. Long requests are checked on threads that may block, and a
+//! caller who sends many of them delays only its own.
 
 use std::{sync::Arc, time::Instant};
 
@@ -35,7 +35,7 @@ fn is_short(envelopes: &[v1::Envelope]) -> bool {
 }
 
 impl AppendService {
-    /// Admits a request's envelopes; returns the time of receipt along with the result.
+    /// Admits a request's envelopes, and returns the time of receipt with the result.
     pub(super) async fn admit(
         &self,
         envelopes: Vec<v1::Envelope>,
@@ -121,7 +121,7 @@ mod tests {
         Source { id, ..unknown }
     }
 
-    /// Takes all shares that one source may hold at once.
+    /// Takes all permits that one source may hold at once.
     fn all_of(budget: &Budget, source: &Source) -> Vec<BudgetPermit> {
         let share = || budget.try_take(&source.key(), 1);
         std::iter::from_fn(share).collect()

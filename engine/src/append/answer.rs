@@ -1,4 +1,4 @@
-//! The answer to an append request: what became of each envelope, and the head that covers it.
+//! The answer to an append request: the result of each envelope, and the head that covers it.
 
 use std::{sync::Arc, time::Instant};
 
@@ -19,19 +19,19 @@ use crate::{
     shard::{Answer, Pending},
 };
 
-/// An answer, with the share that it holds until somebody takes it.
+/// An answer, with the permit that it holds until somebody takes it.
 pub struct Answered {
     response: v1::AppendResponse,
     room: AppendPermit,
 }
 
 impl Answered {
-    /// The answer, and what is to be held until it was taken.
+    /// Returns the answer, and the permit to be held until the answer is taken.
     pub fn into_parts(self) -> (v1::AppendResponse, AppendPermit) {
         (self.response, self.room)
     }
 
-    /// The answer itself, which is about to be sent.
+    /// Returns the answer, which is about to be sent, and gives its permit back.
     pub fn into_response(self) -> v1::AppendResponse {
         drop(self.room);
         self.response
@@ -47,14 +47,15 @@ pub struct InFlight {
     pub(super) rejected: Vec<Rejected>,
     /// `None` if nothing was admitted.
     pub(super) pending: Option<Pending>,
-    /// What of the budgets it holds.
+    /// The permits of the budgets that the request holds.
     pub(super) room: AppendPermit,
     pub(super) answer_bytes: usize,
     pub(super) metrics: Arc<Metrics>,
 }
 
 impl InFlight {
-    /// Waits until everything admitted is recorded under a signed head.
+    /// Waits until every admitted statement is recorded under a signed head, and returns the
+    /// answer.
     pub async fn finish(self) -> Result<Answered, AppendError> {
         let mut room = self.room;
         let mut results = vec![v1::AppendResult { result: None }; self.envelopes];
@@ -98,13 +99,13 @@ impl InFlight {
             results,
             consistency,
         };
-        // What the shard handed back goes here; what stays is the answer.
+        // The request's part goes back here; the answer keeps its own.
         room.answered(self.answer_bytes);
         Ok(Answered { response, room })
     }
 }
 
-/// Counts what became of a request's statements.
+/// Counts the results of a request, for the metrics.
 fn count(metrics: &Metrics, results: &[v1::AppendResult]) {
     let (mut accepted, mut duplicates) = (0, 0);
     for result in results {
@@ -120,7 +121,7 @@ fn count(metrics: &Metrics, results: &[v1::AppendResult]) {
     metrics.statements(accepted, duplicates);
 }
 
-/// Proves the head of `readable` consistent with the tree of `old`.
+/// Returns the proof that the tree of `old` leaves is a prefix of the published tree.
 pub fn consistency(
     ledger: &Ledger,
     readable: &PublishedTree,
@@ -137,7 +138,7 @@ pub fn consistency(
     })
 }
 
-/// Hashes as they travel.
+/// Converts hashes to the bytes of a message.
 pub fn hashes(hashes: &[deed_tlog::Hash]) -> Vec<Bytes> {
     hashes
         .iter()
@@ -145,7 +146,8 @@ pub fn hashes(hashes: &[deed_tlog::Hash]) -> Vec<Bytes> {
         .collect()
 }
 
-/// Inclusion proofs of every leaf in the answer, in order of its placements; none for refused ones.
+/// Returns the inclusion proofs of all leaves in the answer, in the order of its placements.
+/// Refused statements have none.
 async fn prove(ledger: &Arc<Ledger>, answer: &Answer) -> Result<Vec<InclusionProof>, AppendError> {
     let indexes: Vec<LeafIndex> = answer
         .placements
@@ -162,11 +164,11 @@ async fn prove(ledger: &Arc<Ledger>, answer: &Answer) -> Result<Vec<InclusionPro
     blocking(move || Ok(ledger.inclusions(&readable, &indexes)?)).await
 }
 
-/// Puts the placements of an answer where their envelopes were.
+/// Puts the placements of an answer into the results of their envelopes.
 fn place(results: &mut [v1::AppendResult], answer: &Answer, proofs: Vec<InclusionProof>) {
     let batch = &answer.batch;
     let mut proofs = proofs.into_iter();
-    // All leaf hashes in one allocation that the receipts share.
+    // All leaf hashes are in one allocation, which the receipts share.
     let leaf_hashes: Bytes = batch
         .statements()
         .iter()
@@ -213,7 +215,7 @@ fn place(results: &mut [v1::AppendResult], answer: &Answer, proofs: Vec<Inclusio
             Placement::Refused(refusal) => {
                 append_result::Result::Rejected(reasons::rejection(refusal))
             }
-            // The whole request was refused then.
+            // A request with such a placement was refused as a whole.
             Placement::Late => continue,
         };
         results[statement.envelope].result = Some(result);
@@ -225,7 +227,7 @@ fn place(results: &mut [v1::AppendResult], answer: &Answer, proofs: Vec<Inclusio
     }
 }
 
-/// What is said of a statement, as it travels.
+/// Converts the assessment of a statement to its message.
 fn message_of(assessed: &Assessed) -> v1::Assessed {
     let mut message = v1::Assessed {
         findings: assessed.findings.clone(),

@@ -1,5 +1,5 @@
-//! Contents of an append: they are stored before the statements that name them, and erased after
-//! the statement that says so.
+//! Contents of an append. They are stored before the statements that name them are recorded, and
+//! erased after the Erasure is recorded.
 
 use std::sync::Arc;
 
@@ -19,8 +19,8 @@ use crate::{
     store::LedgerNumber,
 };
 
-/// An erasure that may be recorded now, and the commitments to the same bytes that it has no room
-/// for.
+/// The guard of an erasure that may be recorded now, and the commitments to the same bytes for
+/// which the Erasure has no room.
 type Twins = (ErasureGuard, Vec<CommitmentDigest>);
 
 impl AppendService {
@@ -32,8 +32,8 @@ impl AppendService {
         contents: Contents,
         batch: &mut AdmittedBatch,
     ) -> Result<(), AppendError> {
-        // Until the statements are recorded nothing may erase what they name. A request that waits
-        // here holds room that others may want, so the wait is bounded.
+        // Until the statements are recorded, nothing may erase the contents that they name. A
+        // request that waits here holds permits that others may want, so the wait is bounded.
         let entering = self.contents.enter(ledger.number);
         let gate = tokio::time::timeout(self.queue_wait, entering)
             .await
@@ -74,7 +74,7 @@ impl AppendService {
         .await
     }
 
-    /// Records an Erasure and destroys the keys of what it names.
+    /// Records an Erasure, and destroys the keys of the contents that it names.
     pub async fn erase(
         &self,
         request: v1::EraseContentRequest,
@@ -100,10 +100,10 @@ impl AppendService {
             ..v1::AppendRequest::default()
         };
         let append = self.check(append)?;
-        // An erasure makes room, and is taken with less of it.
+        // An erasure frees space, so it is accepted with less free space than other statements.
         self.registry.store().disk().room_for_erasure()?;
-        // The gate is taken when the request has its room, as everybody does who takes both: those who
-        // wait for the gate with their room in hand must not be waited for.
+        // The gate is taken after the request's permits, as by everybody who takes both. A request
+        // that waits for the gate holds permits, so whoever has the gate must not wait for permits.
         let taken = self.take_in(
             Arc::clone(ledger),
             append,
@@ -113,8 +113,8 @@ impl AppendService {
             self.shards.superseded(),
         );
         let mut admitted = taken.await?;
-        // A caller that may not erase learns nothing of what is held. Nobody stores or names any of
-        // these in the ledger until the guard is dropped.
+        // A caller that may not erase learns nothing about held contents. Until the guard is
+        // dropped, nobody stores or names these contents in the ledger.
         let guard = if admitted.batch.statements().is_empty() {
             None
         } else {
@@ -195,7 +195,7 @@ fn as_bytes(digests: &[CommitmentDigest]) -> Vec<bytes::Bytes> {
         .collect()
 }
 
-/// An Erasure covers every commitment to the same bytes, as long as it has room.
+/// Checks that an Erasure names every commitment to the same bytes, as far as it has room.
 fn check_twins(named: usize, twins: &[CommitmentDigest]) -> Result<(), AppendError> {
     if twins.is_empty() || named >= ERASED_AT_ONCE_MAX {
         return Ok(());
@@ -261,7 +261,7 @@ impl Found {
     }
 }
 
-/// What is known of the contents of an erasure. Reads the disk.
+/// Looks up the references of the contents of an erasure. Reads the disk.
 fn look_up(guard: ErasureGuard) -> Result<(ErasureGuard, Vec<Erasable>), AppendError> {
     let mut erasable = Vec::with_capacity(guard.contents().len());
     for &(content, state) in guard.contents() {

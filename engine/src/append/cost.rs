@@ -32,7 +32,7 @@ pub(crate) struct Cost {
 const TASK_RECEIPT_BYTES: usize = 512;
 
 impl Cost {
-    /// The cost of a request for a task's receipt: that of appending the entry that is written.
+    /// The cost of a request for a task's receipt, which is that of appending the receipt's entry.
     pub(crate) const TASK_RECEIPT: Self = Self {
         request_bytes: TASK_RECEIPT_BYTES + ANSWER_BYTES + TASK_RECEIPT_BYTES + PROOF_BYTES,
         answer_bytes: ANSWER_BYTES + TASK_RECEIPT_BYTES + PROOF_BYTES,

@@ -1,4 +1,4 @@
-//! Why a request to append has no answer.
+//! The errors of append requests.
 
 use thiserror::Error;
 
@@ -10,26 +10,25 @@ use crate::{
     store::disk::NoSpace,
 };
 
-/// A request that was not taken, or whose outcome is not known.
+/// The reason why an append request has no answer: it was not taken, or its outcome is unknown.
 #[derive(Debug, Error)]
 pub enum AppendError {
     #[error("{field}: {what}")]
     Field { field: &'static str, what: String },
-    /// Too much waits already.
     #[error("too much waits to be written already")]
     Overloaded,
     #[error("{}", .0.what)]
     Quota(OverQuota),
     #[error(transparent)]
     NoSpace(#[from] NoSpace),
-    /// To be sent again, byte for byte.
+    /// Nothing can be recorded at the moment. The same bytes can be sent again.
     #[error("{0}")]
     Unavailable(String),
     /// An Erasure that does not name all commitments to the bytes that it erases.
     #[error("{message}")]
     Twins {
         message: String,
-        /// Those that are missing, with commas.
+        /// The missing commitments, separated by commas.
         commitments: String,
     },
     #[error("the shard stopped before it could answer")]
@@ -43,7 +42,7 @@ pub enum AppendError {
     Content(#[from] ContentError),
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// A defect.
+    /// An error in this program.
     #[error("{0}")]
     Defect(String),
 }
@@ -70,7 +69,7 @@ impl From<OverQuota> for AppendError {
     }
 }
 
-/// Runs something that reads the disk on a thread that serves no connections.
+/// Runs `read`, which reads the disk, on a thread that serves no connections.
 pub(super) async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, AppendError> + Send + 'static,
 ) -> Result<T, AppendError> {

@@ -1,4 +1,4 @@
-//! One append request's way: checked, admitted, handed to its shard, answered.
+//! The way of an append request: it is checked, admitted, handed to its shard, and answered.
 
 mod admitting;
 mod answer;
@@ -40,27 +40,27 @@ pub struct AppendService {
     pub metrics: Arc<Metrics>,
 }
 
-/// What becomes of a request whose principal has used up its quota.
+/// The treatment of a request whose principal has used up its quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QuotaPolicy {
-    /// It is refused.
+    /// The request is refused.
     Refuse,
-    /// It is held back, and with it what comes behind it; refused only after
-    /// [`AppendService::queue_wait`].
+    /// The request is held back, and with it those behind it. It is refused if it would have to
+    /// wait for longer than [`AppendService::queue_wait`].
     HoldBack,
 }
 
-/// A request that keeps the limits; [`AppendService::check`] makes it.
+/// A request that is within the limits; [`AppendService::check`] makes it.
 pub struct CheckedRequest(v1::AppendRequest);
 
 impl CheckedRequest {
-    /// The name of the ledger that it is for.
+    /// Returns the name of the request's ledger.
     pub fn ledger(&self) -> &str {
         &self.0.ledger
     }
 }
 
-/// A request whose envelopes were admitted, with its room and its place in the shard's queue.
+/// A request whose envelopes are admitted, with its permits of the budgets.
 struct AdmittedRequest<'s> {
     ledger: Arc<Ledger>,
     envelopes: usize,
@@ -75,7 +75,7 @@ struct AdmittedRequest<'s> {
 }
 
 impl AdmittedRequest<'_> {
-    /// Hands what was admitted to its shard.
+    /// Hands the admitted statements to their shard.
     fn queue(self, metrics: &Arc<Metrics>) -> InFlight {
         let (ledger, batch) = (&self.ledger, self.batch);
         let pending = (!batch.statements().is_empty())
@@ -95,8 +95,8 @@ impl AdmittedRequest<'_> {
 }
 
 impl AppendService {
-    /// Admits a request and queues what was admitted. Returns before it is recorded, so that the
-    /// next request of a stream can be taken.
+    /// Admits a request and queues the admitted statements. Returns before they are recorded, so
+    /// that the next request of a stream can be taken.
     ///
     /// `since` is [`Shards::superseded`] when the caller began to send in this order. If a turn was
     /// superseded since, a request before this one may be void, and this one must not be recorded without
@@ -117,11 +117,11 @@ impl AppendService {
         Ok(admitted.queue(&self.metrics))
     }
 
-    /// Checks that a request keeps the limits, and that anything can be recorded at all.
+    /// Checks that a request is within the limits, and that statements can be recorded at all.
     ///
     /// # Errors
-    /// [`AppendError::Field`] names what is beyond a limit. After a shard has failed nothing is
-    /// recorded any more.
+    /// [`AppendError::Field`] names the field that is beyond a limit. [`AppendError::Stopped`] if a
+    /// shard has failed: nothing is recorded any more then.
     pub fn check(&self, request: v1::AppendRequest) -> Result<CheckedRequest, AppendError> {
         check_request(&request)?;
         if self.shards.has_failed() {
@@ -130,7 +130,8 @@ impl AppendService {
         Ok(CheckedRequest(request))
     }
 
-    /// Waits for a request's room, admits its envelopes, and stores the contents that came along.
+    /// Waits for a request's permits, admits its envelopes, and stores the contents that came
+    /// along.
     async fn take_in(
         &self,
         ledger: Arc<Ledger>,
@@ -168,8 +169,9 @@ impl AppendService {
         })
     }
 
-    /// Has a receipt of a task written. The ledger is the author, but the caller is the reason: the
-    /// entry is charged to it, and held for it, as if it had sent that one.
+    /// Makes the ledger write a receipt of `task`. The ledger is the author of the entry, but the
+    /// caller asked for it: the caller is charged for the entry, and holds its bytes, as if it had
+    /// sent it.
     pub async fn task_receipt(
         &self,
         ledger: &Arc<Ledger>,
@@ -191,7 +193,7 @@ impl AppendService {
         Ok((answer, room))
     }
 
-    /// Takes a request's part of its principal's quota, and then waits for room.
+    /// Charges a request to its principal's quota, and then waits for its permits.
     async fn enter(
         &self,
         source: &Source,
@@ -222,8 +224,8 @@ impl AppendService {
         }
     }
 
-    /// The time by which something is recorded in a ledger now. A ledger whose own time is ahead, and is
-    /// known to be, takes it at that.
+    /// Returns the time at which something that comes now is recorded in a ledger. If the ledger's
+    /// own time is ahead of a clock that an operator has confirmed, this is the ledger's own time.
     fn now_for(&self, ledger: &Ledger) -> Result<Micros, AppendError> {
         let now = self.now()?;
         let readable = ledger.readable();
@@ -236,8 +238,8 @@ impl AppendService {
                  confirm); try again later"
             )));
         }
-        // Within what a clock may be behind, it says what it says; also in a ledger of rules version 1,
-        // where nothing else says that it was confirmed.
+        // A clock that is behind by less than the bound counts as it is. So does one that was
+        // confirmed for a ledger of rules version 1, which has no entry that says so.
         let stands_still = readable.stands_still(now);
         Ok(if stands_still {
             now.max(readable.effective_time)
@@ -246,7 +248,7 @@ impl AppendService {
         })
     }
 
-    /// The time by the machine's clock, if that is to be believed.
+    /// Returns the time of the machine's clock, if the clock can be trusted.
     fn now(&self) -> Result<Micros, AppendError> {
         self.clock.read().map_err(|fault| {
             self.clock.refused(fault.is_behind());
@@ -254,22 +256,23 @@ impl AppendService {
         })
     }
 
-    /// Has it said in a ledger that an operator has confirmed the clock, where all entries are older:
-    /// before anything else is recorded there.
+    /// Makes a ledger record that an operator has confirmed the clock, if all entries are older
+    /// than the confirmed time. Call it before anything else is recorded in the ledger.
     pub async fn note_confirmed(&self, ledger: &Arc<Ledger>) -> Result<(), AppendError> {
         let readable = ledger.readable();
         let newest = readable.effective_time;
         let said = readable
             .clock
             .is_some_and(|known| known.at_us == newest.get());
-        // One that is ahead of the clock by now was wrong: no ledger follows it that has not yet.
+        // A confirmed time that is ahead of the clock by now was wrong: no more ledgers follow it.
         let is_void = |clock: Micros| {
             let now = self.now();
             now.is_ok_and(|now| clock.get() > now.get().saturating_add(BEHIND_MAX_US))
         };
         let clock = match self.clock.confirmed() {
             Some(clock) if newest < clock && !is_void(clock) => Some(clock),
-            // Kept beside it, if it has not been raised since to rules under which it says so itself.
+            // The confirmation was kept outside of the ledger, whose rules had no entry for it. If
+            // newer rules are in force by now, it is recorded.
             _ if !said => self.clock.ahead.confirmed(ledger.number, newest),
             _ => None,
         };
@@ -279,7 +282,7 @@ impl AppendService {
         }
     }
 
-    /// Has it said in a ledger that an operator has confirmed the clock, if that is news there.
+    /// Makes a ledger record that an operator has confirmed the clock, if that is news there.
     pub async fn note_clock(&self, ledger: &Arc<Ledger>, clock: Micros) -> Result<(), AppendError> {
         let assesses = ledger.trust.read().rules_version() >= RULES_ASSESSED;
         if !assesses {
@@ -292,8 +295,8 @@ impl AppendService {
         Ok(())
     }
 
-    /// Notes that an operator has confirmed the clock, for a ledger whose time is ahead and that writes
-    /// nothing itself.
+    /// Notes outside of a ledger that an operator has confirmed the clock, if the ledger's time is
+    /// ahead. This is for ledgers whose rules have no entry for it.
     async fn note_beside(&self, ledger: &Arc<Ledger>, clock: Micros) -> Result<(), AppendError> {
         let newest = ledger.readable().effective_time;
         let ahead = newest.get().saturating_sub(clock.get());
@@ -318,21 +321,22 @@ impl AppendService {
         Ok(())
     }
 
-    /// Returns true if the clock is behind a ledger's time, and nobody has said that it may be.
+    /// Returns true if the clock is behind a ledger's time, and no operator has confirmed it.
     fn is_behind(&self, ledger: &Ledger, readable: &PublishedTree, now: Micros) -> bool {
         let newest = readable.effective_time;
         readable.is_ahead_of(now) && !self.clock.ahead.goes_on(ledger.number, newest, now)
     }
 
-    /// The ledgers in memory whose time the clock is behind, and in which nothing is recorded therefore.
+    /// Returns the ledgers in memory in which nothing is recorded, because the clock is behind
+    /// their time.
     pub fn ahead(&self, now: Micros) -> Vec<Arc<Ledger>> {
         let mut ledgers = self.registry.all_loaded();
         ledgers.retain(|ledger| self.is_behind(ledger, &ledger.readable(), now));
         ledgers
     }
 
-    /// The number of ledgers in memory whose time the clock is behind, and that go on because an operator
-    /// has confirmed it.
+    /// Returns the number of ledgers in memory whose time is ahead of the clock, and that go on
+    /// because an operator has confirmed the clock.
     pub fn standing_still(&self, now: Micros) -> usize {
         let ledgers = self.registry.all_loaded();
         let standing = ledgers.iter().filter(|ledger| {
@@ -343,7 +347,7 @@ impl AppendService {
         standing.count()
     }
 
-    /// Takes a request's part of its principal's quota.
+    /// Charges a request to its principal's quota.
     async fn charge(
         &self,
         source: &Source,
@@ -366,7 +370,7 @@ impl AppendService {
     }
 }
 
-/// Whether the request keeps the limits.
+/// Checks that a request is within the limits.
 fn check_request(request: &v1::AppendRequest) -> Result<(), AppendError> {
     let count = request.envelopes.len();
     if !(1..=ENVELOPES_MAX).contains(&count) {
@@ -423,7 +427,7 @@ mod tests {
             .append("clock", vec![producer.intent("just")])
             .unwrap();
         assert_eq!(briefs(&answer), ["accepted 1"]);
-        // It never goes back.
+        // Effective time never goes back.
         assert_eq!(effective(&engine), 100_000_000);
 
         engine.clock.set(100_000_000 - BEHIND_MAX_US - 1);
@@ -457,7 +461,7 @@ mod tests {
             "{refused:?}"
         );
         assert!(!engine.appends.shards.has_failed());
-        // By itself, with the same bytes.
+        // The same bytes are accepted as soon as there is space.
         disk.pretend(512 << 20);
         let answer = engine.append("full", vec![statement]).unwrap();
         assert_eq!(briefs(&answer), ["accepted 1"]);
@@ -482,8 +486,8 @@ mod tests {
         let other = engine.create("other").unwrap();
         engine.appends.queue_wait = Duration::from_millis(20);
 
-        // As much as one ledger may hold of the shard's budget, each: two wait, and there is no room
-        // for a third.
+        // Each request takes as much of the shard's budget as one ledger may hold: two of them
+        // wait, and there is no room for a third.
         let big = "r".repeat(1000);
         let request = |ledger: &Ledger, session| -> Vec<_> {
             let mut producer = Producer::new(ledger.id, session);
@@ -502,12 +506,12 @@ mod tests {
                     ..engine.appends.pressure.unknown()
                 };
                 waiting.push(scope.spawn(move || engine.append_from(&source, name, envelopes)));
-                // In order: the next one only when this one holds its share.
+                // The requests come in order: the next one only when this one holds its permit.
                 while held() == before {
                     std::thread::yield_now();
                 }
             }
-            // All but what is kept for ledgers that hold nothing.
+            // This is everything but the reserve for ledgers that hold nothing.
             assert_eq!(held(), 7 << 17);
             let refused = engine.append("full", third.clone());
             assert!(
@@ -525,7 +529,7 @@ mod tests {
                 );
             }
         });
-        // An answer is on its way only when all that its request held is back.
+        // An answer is sent only after everything that its request held has been given back.
         assert_eq!(engine.appends.shards.waiting_bytes(&ledger), 0);
         assert_eq!(engine.appends.pressure.held_bytes(), 0);
         let answer = engine.append("full", third).unwrap();

@@ -1,4 +1,4 @@
-//! Turns refusals of the step into the rejections that clients get.
+//! Turns the step's reasons for rejecting a statement into the rejections that clients get.
 
 use deed_evidence::{
     Sequence,

@@ -1,17 +1,17 @@
-//! Ledgers that go on although their own time is ahead of the clock, and whose entries cannot say
-//! so.
+//! Ledgers that go on although their own time is ahead of the clock, and whose entries cannot
+//! record that.
 //!
-//! A ledger of rules version 1 has no entries of the ledger itself, so nothing in it says that an
-//! operator has confirmed the clock. The confirmation is kept beside it, in a file of the data
+//! A ledger of rules version 1 has no entries of the ledger itself, so it cannot record that an
+//! operator has confirmed the clock. The confirmation is kept outside of it, in a file of the data
 //! directory with a line for each ledger:
 //!
 //! ```text
 //! clock-ahead   the ledger's number, its newest time, the time that was confirmed then
 //! ```
 //!
-//! Its entries bear the confirmed clock's time, which is before that of the wrong ones: a reader of
-//! the log sees it. The rules of version 1 go by the largest time of all, which stands still
-//! meanwhile.
+//! The ledger's new entries bear the confirmed clock's time, which is before that of the wrong
+//! ones, so a reader of the log can see it. The rules of version 1 go by the largest time of all,
+//! which stands still meanwhile.
 
 use std::{
     collections::BTreeMap,

@@ -133,7 +133,7 @@ enum CheckKeyError {
     Store(#[from] StoreError),
 }
 
-/// Decrypts a whole content. The inner error says what is wrong with it.
+/// Decrypts a whole content. The inner error describes what is wrong with the content.
 fn open(
     pieces: &dyn Pieces,
     keys: &KeyStore,

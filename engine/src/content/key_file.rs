@@ -36,12 +36,7 @@ const CHECK_CONTEXT: &str = "deed.v1 content key check";
 pub enum KeyFileError {
     /// The file system failed.
     #[error("content key {path}: {cause}")]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        cause: io::Error,
-    },
+    Io { path: PathBuf, cause: io::Error },
     /// Others can read the file.
     #[error("content key {path}: {exposed}")]
     Exposed { path: PathBuf, exposed: Exposed },

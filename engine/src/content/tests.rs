@@ -281,7 +281,7 @@ fn quotas_bound_what_each_principal_stores() {
     fixture.close();
 }
 
-/// In every region of the stored data: no flipped bit ever gives other bytes.
+/// No flipped bit, in any region of the stored data, ever gives other bytes.
 #[test]
 fn damage_is_noticed_wherever_it_is() {
     let dir = tempfile::tempdir().unwrap();
@@ -546,7 +546,7 @@ fn fsck_opens_every_content_and_tells_damage_apart_from_the_log() {
     engine.close();
     let report = check();
     assert_eq!((report.contents.opened, report.contents.damaged), (4, 0));
-    // Without the key file only what can be known is told.
+    // Without the key file, the report has only what can be known without it.
     let report =
         crate::offline::fsck::check_with(data_dir, &data_dir.join("none"), &mut |_| {}).unwrap();
     assert_eq!((report.contents.opened, report.contents.unopened), (0, 4));

@@ -38,7 +38,7 @@ pub struct Upload {
 pub enum Begun {
     Upload(Box<Upload>),
     /// The content need not be sent. The caller must call [`ContentStore::keep_held`] before it
-    /// says so.
+    /// tells its client.
     AlreadyHeld,
 }
 

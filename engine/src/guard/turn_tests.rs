@@ -1,4 +1,5 @@
-//! The guard's record names the turn that the store had; one of before names none and reads as before.
+//! Tests of the turn that a guard's record names. Records of earlier versions name none, and read
+//! as before.
 
 use std::{fs, path::Path, sync::Arc};
 
@@ -13,7 +14,7 @@ use crate::{
 /// A slot's half with one record, written as number 1, before records named turns: frozen.
 const OLD_RECORD: &str = "080112046f6e65731a036b6579220468656164";
 
-/// A data directory in which this many turns were made and guarded, of which the first made the ledger.
+/// Makes a data directory with `turns` guarded turns, the first of which makes the ledger.
 fn with_turns(data_dir: &Path, turns: u64) {
     let engine = Engine::open(data_dir);
     let ledger = engine.create("turns").unwrap();
@@ -30,7 +31,7 @@ fn newest(data_dir: &Path) -> GuardedHead {
     GuardSlot::open(data_dir, 0).unwrap().newest.unwrap()
 }
 
-/// The guard's verdict on the store as it is on disk.
+/// Returns the guard's verdict on the store as it is on disk.
 fn verdict(data_dir: &Path) -> Result<Guarded, GuardError> {
     let store = Store::open_read_only(data_dir, &StoreOptions::default());
     verify(data_dir, &Arc::new(store.unwrap().unwrap()))
@@ -52,7 +53,7 @@ fn golden_records() {
         checkpoint: Bytes::from_static(b"head"),
         ..GuardedHead::default()
     };
-    // Without a turn the record is what it was.
+    // A record without a turn has the same bytes as before.
     assert_eq!(hex::encode(old.encode_to_vec()), OLD_RECORD);
     let bytes = hex::decode(OLD_RECORD).unwrap();
     assert_eq!(GuardedHead::decode(&bytes[..]).unwrap(), old);
@@ -77,12 +78,12 @@ fn each_turn_is_numbered_and_guarded() {
     assert_eq!((turn.number, &turn.digest), (3, &guarded.digest));
     assert_eq!(store.newest_turn(1).unwrap(), TurnRecord::none());
     drop(store);
-    // After a restart they are counted on.
+    // After a restart the turns are counted on.
     let engine = Engine::open(dir.path());
     let id = engine.registry.ledger("turns").unwrap().id;
     let next = Producer::new(id, 2).intent("r");
     engine.append("turns", vec![next.clone()]).unwrap();
-    // A turn in which nothing was recorded writes nothing, and is none.
+    // A turn that records nothing writes nothing, and gets no number.
     engine.append("turns", vec![next]).unwrap();
     engine.close();
     assert_eq!(newest(dir.path()).turn, 4);
@@ -99,7 +100,7 @@ fn a_record_of_before_is_compared_by_its_head_alone() {
     };
     overwrite(dir.path(), &old);
     assert_eq!(verdict(dir.path()).unwrap().heads, 1);
-    // So is a store that has numbered no turn yet.
+    // A store that has not numbered any turn yet is compared in the same way.
     let store = Store::open(dir.path(), &StoreOptions::default()).unwrap();
     let mut batch = Batch::default();
     batch.delete(&store, Family::Meta, &keys::turn(0));
@@ -132,7 +133,7 @@ fn a_store_that_lacks_a_turn_or_has_another_one_is_refused() {
         digest: digest.clone().into(),
         ..good.clone()
     };
-    // The store may be ahead of the guard: it names a turn that is past.
+    // The store may be ahead of the guard, which then names an earlier turn.
     let behind = GuardedHead {
         turn: 2,
         digest: digest.into(),

@@ -13,10 +13,10 @@
 //! secret || key generation (u32, big-endian) || origin). One file is to be kept safe, and no key
 //! serves two uses.
 //!
-//! The generation is how many keys the ledger had before. Its next key always derives from the newest
-//! secret; which one an earlier key derives from shows by trying, and nobody writes it down. Secrets
-//! stay: a ledger signs with its old key until an authority has it replaced, and the old key signs
-//! the first head of the new one once more.
+//! The generation is the number of keys that the ledger had before. Its next key always derives
+//! from the newest secret. Nobody writes down which secret an earlier key derives from: trying them
+//! shows it. Secrets stay, because a ledger signs with its old key until an authority has it
+//! replaced, and the old key signs the first head of the new one once more.
 
 pub(crate) mod log_signers;
 
@@ -46,7 +46,7 @@ const SECRETS_MAX: usize = 16;
 /// A secret that is wiped when it is dropped.
 type Secret = Zeroizing<[u8; 32]>;
 
-/// Who this server is.
+/// The server's name, and the secrets of its log keys.
 pub struct Identity {
     name: String,
     /// The secrets, oldest first. Invariant: 1 to [`SECRETS_MAX`].
@@ -59,12 +59,7 @@ pub struct Identity {
 pub enum IdentityError {
     /// The file system failed.
     #[error("{path}: {cause}")]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        cause: io::Error,
-    },
+    Io { path: PathBuf, cause: io::Error },
     /// Others can read the file.
     #[error("{path} has mode {mode:o}: it holds a secret, so `chmod 600` it first")]
     Mode { path: PathBuf, mode: u32 },

@@ -1,4 +1,4 @@
-//! A ledger that is stepped from decoded batches has the same records, to the byte.
+//! Tests that a ledger that is stepped from decoded batches has the same records, to the byte.
 
 use deed_evidence::{CommitmentDigest, LedgerId, Micros};
 use deed_proto::v1::{self, statement::Body};
@@ -13,7 +13,7 @@ use crate::{
     testing::{Authority, Producer, batched, policy_set, registration, signed},
 };
 
-/// One turn over a batch: what became of it, and the digest of what it writes.
+/// Makes a turn of one batch; returns the placements, and the digest of the writes.
 fn turn(ledger: &mut ByHand, admitted: &AdmittedBatch) -> (Vec<Placement>, [u8; 32]) {
     let mut past = ledger.past();
     let mut turn = ledger.state.begin(&mut past).unwrap();
@@ -26,7 +26,8 @@ fn turn(ledger: &mut ByHand, admitted: &AdmittedBatch) -> (Vec<Placement>, [u8; 
     (placements, effects)
 }
 
-/// Steps what `requests` say in one ledger as it was admitted there, and in another one decoded.
+/// Steps the admitted requests in one ledger, and the same encoded and decoded in another one, and
+/// compares the results.
 fn compare(
     requests: Vec<Vec<v1::Envelope>>,
     complete: impl Fn(usize, &mut AdmittedBatch),
@@ -51,7 +52,7 @@ fn compare(
     all
 }
 
-/// Trust statements, policies, batches, contents, duplicates, refusals.
+/// The requests have trust statements, policies, batches, contents, duplicates and refusals.
 #[test]
 fn decoded_batches_step_to_the_same_bytes() {
     let id = ByHand::new().id;

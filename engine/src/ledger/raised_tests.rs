@@ -152,7 +152,7 @@ fn an_old_ledger_is_brought_to_the_rules_that_assess() {
     let again = engine.append(NAME, vec![observed(&mut agent)]).unwrap();
     assert_eq!(briefs(&again), ["accepted 8"]);
     let again = said_of(&again);
-    // It is unsigned, so it proves nothing.
+    // The Outcome is unsigned, so it proves nothing.
     assert_eq!(kinds(again[0].as_ref()), [FindingKind::UnprovenClaim]);
     drop(ledger);
     engine.close();

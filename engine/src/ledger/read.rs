@@ -14,7 +14,7 @@ use thiserror::Error;
 use super::{Ledger, PublishedTree, index};
 use crate::store::{Family, StoreError, read::Run};
 
-/// The reason for which a read has no answer.
+/// The reason why a read has no answer.
 #[derive(Debug, Error)]
 pub enum ReadError {
     #[error("{what} {asked} is beyond the tree, which has {size} leaves")]
@@ -65,7 +65,8 @@ impl Ledger {
         prove_inclusion(index, size, &reader).map_err(|error| self.prove_error(error))
     }
 
-    /// Returns inclusion proofs of `leaves` in the tree of `readable`; reads each tile once.
+    /// Returns inclusion proofs of the leaves `indexes` in the tree of `readable`; reads each tile
+    /// once.
     pub fn inclusions(
         &self,
         readable: &PublishedTree,
@@ -74,7 +75,8 @@ impl Ledger {
         self.inclusions_at(readable, indexes, readable.size())
     }
 
-    /// Returns inclusion proofs of `leaves` in the tree of `size` leaves, which `readable` covers.
+    /// Returns inclusion proofs of the leaves `indexes` in the tree of `size` leaves, which
+    /// `readable` covers.
     pub fn inclusions_at(
         &self,
         readable: &PublishedTree,
@@ -104,8 +106,8 @@ impl Ledger {
         Ok(proof)
     }
 
-    /// The signed head of exactly `size`: the newest, one that was kept, or one that is signed
-    /// now.
+    /// Returns the signed head of exactly `size` leaves: the newest, one that was kept, or one that
+    /// is signed now.
     ///
     /// Signing an old head again is safe only if it is the head of that size. Tiles come from a
     /// disk, so the root that they give is first proven consistent with the newest head, whose
@@ -186,7 +188,7 @@ impl Ledger {
         self.store.session(self.number, id)
     }
 
-    /// The lowest leaf with this hash.
+    /// Returns the lowest leaf with this hash.
     pub fn leaf_of_hash(
         &self,
         readable: &PublishedTree,
@@ -196,12 +198,13 @@ impl Ledger {
             .ok_or_else(|| ReadError::NotFound(format!("no leaf has the hash {hash}")))
     }
 
-    /// The hash of one leaf, computed from its entry.
+    /// Returns the hash of a leaf, computed from its entry.
     pub fn leaf_hash(&self, readable: &PublishedTree, index: LeafIndex) -> Result<Hash, ReadError> {
         Ok(leaf_hash(&self.entry(readable, index)?))
     }
 
-    /// The hashes of a tile, as many as its id says; `None` if the tree has not so many.
+    /// Returns the hashes of a tile, as many as its id says; `None` if the tree does not have that
+    /// many.
     pub fn tile(
         &self,
         readable: &PublishedTree,

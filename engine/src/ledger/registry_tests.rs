@@ -49,7 +49,7 @@ fn ledgers_that_nobody_uses_are_let_go_and_come_back_as_they_were() {
         let answer = engine.append(name, vec![producer.intent("a")]).unwrap();
         assert_eq!(briefs(&answer), ["accepted 1"]);
     }
-    // Their shard still steps them.
+    // The ledgers stay, because their shard still steps them.
     engine.registry.let_go(0, 0);
     assert_eq!(in_memory(&engine), NAMES);
     engine.close();

@@ -316,7 +316,7 @@ fn a_batch_is_recorded_whole_or_not_at_all() {
     let recorded = ["recorded 2", "recorded 3", "recorded 4", "recorded 5"];
     assert_eq!(brief(&say(&mut ledger, 5, &batch)), recorded);
 
-    // The same batch again has the same leaves, also when only the store knows them.
+    // The batch has the same leaves when it is sent again, also when only the store knows them.
     let duplicates = ["duplicate 2", "duplicate 3", "duplicate 4", "duplicate 5"];
     assert_eq!(brief(&say(&mut ledger, 6, &batch)), duplicates);
     ledger.forget_sessions();

@@ -1,9 +1,9 @@
 //! The step: the only place that assigns leaf indexes and changes a tree.
 //!
-//! A deterministic function of a ledger's state and the admitted entries in their order. It reads
-//! no clock, draws no random number and does not depend on where turns are cut: two machines
-//! that are fed the same entries have the same root and the same records. (Which heads are signed
-//! and how entries are packed does depend on the cuts; neither is part of the ledger's meaning.)
+//! The step is a deterministic function of a ledger's state and the admitted entries in their
+//! order. It reads no clock, draws no random number, and does not depend on where turns are cut:
+//! two machines with the same entries have the same root and the same records. (The cuts decide
+//! which heads are signed and how entries are packed; neither is part of the ledger's meaning.)
 
 mod assessing;
 mod batch;
@@ -41,59 +41,64 @@ use crate::{
     store::{StoreError, pack::Packer, read::Run},
 };
 
-/// A ledger's trust state: changed by the step, read by admission. Admission may see what is not
-/// on disk yet: what depends on it is written behind it, or not at all.
+/// A ledger's trust state. The step changes it, and admission reads it. Admission may see changes
+/// that are not on disk yet: whatever depends on them is written after them, or not at all.
 pub(crate) type SharedTrust = Arc<RwLock<trust::TrustState>>;
 
-/// What the step may ask about the past: the store, which may be a turn or two behind.
+/// The step's reads of earlier records, from a store that may be a turn or two behind.
 pub trait StateReader {
-    /// Waits until every finished turn is in the store.
+    /// Waits until every finished turn is in the store. Those turns are settled then.
     fn settle(&mut self) -> Result<(), StoreError>;
-    /// Called only for sessions that no unsettled turn has touched.
+    /// Returns a session and its last run. Called only for sessions that no unsettled turn has
+    /// used.
     fn session(&mut self, id: &SessionId) -> Result<Option<(Session, Run)>, StoreError>;
-    /// The run that holds `sequence`, or else the last one before it. Settles first, if need be.
+    /// Returns the run that holds `sequence`, or else the last one before it. Settles first, if
+    /// need be.
     fn run_before(&mut self, id: &SessionId, sequence: Sequence)
     -> Result<Option<Run>, StoreError>;
-    /// Of a leaf before this turn. Settles first, if need be.
+    /// Returns the entry at `leaf`, which is from before this turn. Settles first, if need be.
     fn entry(&mut self, leaf: u64) -> Result<Bytes, StoreError>;
-    /// Called only for cells that no unsettled turn has changed.
+    /// Returns a cell of the assessment. Called only for cells that no unsettled turn has changed.
     fn cell(&mut self, key: &CellKey) -> Result<Option<Bytes>, StoreError>;
-    /// The owner of a timer, if it is set. Called only for those that no unsettled turn has moved.
+    /// Returns the owner of a timer, if it is set. Called only for timers that no unsettled turn
+    /// has changed.
     fn due(&mut self, due: &Timer) -> Result<Option<Owner>, StoreError>;
-    /// The first timers behind `after`; what unsettled turns have moved may be missing.
+    /// Returns the first timers behind `after`. Those that unsettled turns have changed may be
+    /// missing.
     fn timers_after(
         &mut self,
         after: Option<&Timer>,
         limit: usize,
     ) -> Result<Vec<(Timer, Owner)>, StoreError>;
-    /// Returns true if the turn is to be given up: the server ends, and does not wait for a batch.
+    /// Returns true if the turn must be given up, because the server ends and does not wait for a
+    /// batch.
     fn is_interrupted(&self) -> bool {
         false
     }
 }
 
-/// What an operator has confirmed: the clock said `clock`, and says `now`.
+/// An operator's confirmation of the clock, which said `clock` at that moment, and says `now`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Confirmed {
     pub clock: Micros,
     pub now: Micros,
 }
 
-/// A ledger between two turns.
+/// The state of a ledger between two turns.
 #[derive(Debug)]
 pub struct LedgerState {
     edge: RightEdge,
     effective_time: Micros,
     trust: SharedTrust,
-    /// Sessions seen lately: a cache of what the store has, bounded in bytes.
+    /// Sessions that were used lately: a cache of the store, bounded in bytes.
     sessions: HashMap<SessionId, (Session, Run)>,
-    /// Bytes of the producers' names in them.
+    /// Bytes of the producers' names in `sessions`.
     producer_bytes: usize,
-    /// What the entries so far amount to; stays as it is under rules that assess nothing.
+    /// The assessment of all entries so far. Rules that assess nothing leave it as it is.
     assessor: Assessor,
-    /// Timers that the ledger holds.
+    /// Number of timers that the ledger holds.
     due: u64,
-    /// The last confirmation of its clock by an operator.
+    /// The last confirmation of the clock by an operator.
     clock: Option<cells::Clock>,
 }
 
@@ -117,27 +122,28 @@ impl LedgerState {
         &self.edge
     }
 
-    /// The largest receive time of all leaves; every rule about time uses it.
+    /// Returns the largest receive time of all leaves. Every rule about time uses it.
     pub fn effective_time(&self) -> Micros {
         self.effective_time
     }
 
-    /// When something happens in it although nobody says anything; `None` if nothing is due.
+    /// Returns the time of the next deadline, at which the ledger records something even if it
+    /// receives nothing; `None` if no deadline is set.
     pub fn next_due(&self) -> Option<Micros> {
         self.assessor.next_due()
     }
 
-    /// How much is due in it.
+    /// Returns the number of deadlines that are set.
     pub fn due(&self) -> u64 {
         self.due
     }
 
-    /// The last confirmation of its clock by an operator.
+    /// Returns the last confirmation of the clock by an operator.
     pub fn clock(&self) -> Option<cells::Clock> {
         self.clock
     }
 
-    /// Timers of it in memory.
+    /// Returns the number of timers in memory.
     #[cfg(test)]
     pub(crate) fn timers_at_hand(&self) -> usize {
         self.assessor.timers_at_hand()
@@ -166,7 +172,7 @@ impl LedgerState {
         }
     }
 
-    /// A new ledger: the genesis entry in a tree of its own.
+    /// Makes a new ledger, whose tree has only the genesis entry, and the records of it.
     pub fn create(
         genesis: &[u8],
         created_at: Micros,
@@ -194,10 +200,11 @@ impl LedgerState {
         Ok(placements)
     }
 
-    /// Places payloads of a request, in order, from where `placements` ends, which grows. `is_enough`
-    /// is asked after each piece, with how many were placed: a request is cut between two of its
-    /// statements, for it promises nothing as a whole, and never within a batch. Nothing that is
-    /// recorded depends on where, but for what others have recorded in between.
+    /// Places payloads of a request, in order, from the end of `placements` on, and appends to
+    /// `placements`. After each piece, `is_enough` gets the number of payloads that are placed by
+    /// then, and placing ends if it returns true. So a request may be cut between two of its
+    /// statements, because it promises nothing as a whole, but never within a batch. The cut
+    /// changes no record, except that others may record something in between.
     pub(crate) fn apply_some(
         &mut self,
         turn: &mut Turn,
@@ -235,8 +242,7 @@ impl LedgerState {
         Ok(())
     }
 
-    /// Judges a statement by its session and its speaker: the session, if it is the next one
-    /// there.
+    /// Judges a statement by its session, and if it is the next one there, by its speaker.
     fn judge(
         &mut self,
         turn: &mut Turn,
@@ -270,7 +276,7 @@ impl LedgerState {
             Err(refusal) => return Ok(Judgement::Refused(refusal.into())),
         }
         if header.body.is_trust() {
-            // What an authority may say is judged with the trust statement itself.
+            // The trust state judges later whether this authority may say it.
             return Ok(Judgement::Next);
         }
         let at = self.effective_time.max(batch.received_at());
@@ -348,14 +354,14 @@ impl LedgerState {
         }
     }
 
-    /// Returns true if a request was received so long before what was recorded last that its
-    /// receive time would say something false. A receive time is made where a request is admitted,
-    /// so this takes a clock that was set, or a queue that stood still.
+    /// Returns true if a request was received so long before the newest entry that its receive time
+    /// would say something false. The receive time is read at admission, so this happens only if
+    /// the clock was set or the queue stood still.
     fn is_late(&self, batch: &AdmittedBatch) -> bool {
         is_late(batch.received_at(), self.effective_time) && self.assesses()
     }
 
-    /// Returns the reason why a body, or its form, is not taken under the rules in force.
+    /// Returns the reason why the rules in force refuse a statement's body, or its form.
     fn beyond_rules(&self, batch: &AdmittedBatch, statement: &Admitted) -> Option<RejectReason> {
         let header = batch.header(statement);
         let trust = self.trust.read();
@@ -378,8 +384,8 @@ impl LedgerState {
         })
     }
 
-    /// A trust statement: judged by the trust state at its leaf, which it then changes. Its entry
-    /// names the trust statement before it, so it is completed here.
+    /// Places a trust statement. The trust state at its leaf judges it, and is then changed by it.
+    /// Its entry names the trust statement before it, so the entry is completed here.
     fn place_trust(
         &mut self,
         turn: &mut Turn,
@@ -412,7 +418,8 @@ impl LedgerState {
         if let TrustStatement::PolicySet { policy, .. } = said
             && !policy.is_compiled()
         {
-            // Its signer was no authority yet when it was admitted. It is not compiled here.
+            // Admission did not compile the policy, because its signer was no authority then. The
+            // step does not compile it either.
             return Ok(Placement::Late);
         }
         if matches!(said, TrustStatement::Erasure(_)) {
@@ -475,7 +482,7 @@ impl LedgerState {
         }))
     }
 
-    /// Ends a turn: the tree grows, and what is to be written comes out.
+    /// Ends a turn: appends its leaves to the tree, and returns the records to be written.
     pub fn finish(&mut self, turn: Turn) -> Result<Records, StepError> {
         let mut tiles = Vec::new();
         self.edge
@@ -484,7 +491,7 @@ impl LedgerState {
         for (id, mut touched) in turn.touched.into_all() {
             touched.digest(&turn.packer)?;
             let (Some(session), Some(&last)) = (touched.session, touched.runs.last()) else {
-                // Nothing was ever recorded in it.
+                // Nothing was ever recorded in this session.
                 continue;
             };
             self.keep_session(id, session.clone(), last);
@@ -493,7 +500,7 @@ impl LedgerState {
                 sessions.push((id, session, touched.runs));
             }
         }
-        // In an order that does not depend on where turns are cut.
+        // This order does not depend on where turns are cut.
         sessions.sort_unstable_by_key(|(id, ..)| *id);
         let assessment = self.assessor.take_changes();
         let mut assessments = turn.assessments;
@@ -510,14 +517,14 @@ impl LedgerState {
         })
     }
 
-    /// Sessions in memory.
+    /// Returns the number of sessions in memory.
     pub fn sessions(&self) -> usize {
         self.sessions.len()
     }
 }
 
-/// Why a statement is not recorded anew that brings back what was erased. (Sent again it is a
-/// duplicate: what was recorded before the erasure stays recorded.)
+/// Returns the reason for rejecting a new statement that brings erased content back. (A statement
+/// that was recorded before the erasure is a duplicate when it is sent again.)
 fn brings_erased(batch: &AdmittedBatch, statement: &Admitted) -> Option<RejectReason> {
     let (content, leaf) = batch.erased_attachment(statement)?;
     Some(RejectReason::AttachmentErased { content, leaf })
@@ -525,16 +532,17 @@ fn brings_erased(batch: &AdmittedBatch, statement: &Admitted) -> Option<RejectRe
 
 /// The judgement of a statement by its session and its speaker.
 enum Judgement {
-    /// It is the next one of its session.
+    /// The statement is the next one of its session.
     Next,
-    /// It is not recorded.
+    /// The statement must not be recorded.
     Refused(RejectReason),
-    /// Its sequence has passed. `at` is its leaf, where the turn knows it.
+    /// The session is past the statement's sequence. `at` is the leaf of that sequence, if the turn
+    /// knows it.
     Behind { at: Option<u64>, expected: Sequence },
 }
 
-/// The leaf and payload that were recorded at a statement's session and sequence; `None` if it
-/// lies in a gap. `at` is the leaf, where the turn knows it.
+/// Returns the leaf and the payload that were recorded at a statement's session and sequence;
+/// `None` if the sequence lies in a gap. `at` is the leaf, if the turn knows it.
 fn recorded_at(
     turn: &Turn,
     header: &SessionHeader<'_>,
@@ -554,7 +562,7 @@ fn recorded_at(
     entry_at(turn, leaf, past).map(Some)
 }
 
-/// A leaf that was recorded, with its payload.
+/// Returns a recorded leaf with its payload.
 fn entry_at(
     turn: &Turn,
     leaf: u64,

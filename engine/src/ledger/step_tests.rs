@@ -219,7 +219,7 @@ fn duplicates_are_found_in_the_turn_in_memory_and_in_the_store() {
     assert_eq!(ledger.entries().len(), 5);
 }
 
-/// An Intent of some 60 KB that expects 64 effects.
+/// Returns an Intent of some 60 KB that expects 64 effects.
 fn large(producer: &mut Producer) -> v1::Envelope {
     let effect = |n: usize| v1::Effect {
         kind: "k".repeat(100),
@@ -283,7 +283,7 @@ fn a_duplicate_brings_the_first_receipt() {
     let first = admit(ledger.id, 5, std::slice::from_ref(&envelope));
     let leaf_hash = first.statements()[0].leaf_hash;
     ledger.turn(&[first]);
-    // It is admitted at another time, so its own entry would have another hash.
+    // The envelope is admitted at another time, so a second entry would have another hash.
     let again = admit(ledger.id, 6, &[envelope]);
     assert_ne!(again.statements()[0].leaf_hash, leaf_hash);
     let placements = ledger.turn(&[again]);

@@ -1,4 +1,4 @@
-//! What a turn writes into the store: its records, the signed head that covers them, another log key.
+//! The writes of a turn to the store: its records, the signed head that covers them, a new log key.
 
 use deed_tlog::TreeSize;
 use prost::Message as _;
@@ -94,7 +94,8 @@ pub(crate) fn write_head(
     store.put(batch, Family::Heads, &keys::head_latest(ledger), &record);
 }
 
-/// Adds the ledger's record to the batch if the log key is another one since the tree of `before`.
+/// Adds the ledger's record to the batch, if the log key has changed since the tree of `before`
+/// leaves.
 pub(crate) fn write_log_key(
     store: &Store,
     batch: &mut Batch,

@@ -84,12 +84,12 @@ impl Synced {
         [(Self::Store, "store"), (Self::HeadGuard, "head_guard")];
 }
 
-/// Entries that a search looked at.
+/// Numbers of entries that a search has examined.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Looked {
     /// Entries that the index, or a finding, named.
     pub indexed: u64,
-    /// Because there is no index.
+    /// Entries that were scanned, because no index covers them.
     pub(crate) scanned: u64,
 }
 
@@ -206,7 +206,7 @@ impl Metrics {
         self.rpcs.name(rpc)
     }
 
-    /// A request has ended with the gRPC status of this number, `took` after it came.
+    /// Counts a request that has ended with the gRPC status of this number, `took` after it came.
     pub fn answered(&self, rpc: Rpc, status: usize, took: Duration) {
         self.requests[rpc.0][status % CODES].fetch_add(1, Relaxed);
         if self.rpcs.is_unary(rpc) {

@@ -25,7 +25,8 @@ pub(super) struct Rpcs {
 }
 
 impl Rpcs {
-    /// Those of the protocol, and of what else the port serves.
+    /// Returns the names of the protocol's rpcs, of those of `further` descriptor sets, and of
+    /// plain HTTP.
     pub(super) fn new(further: &[&[u8]]) -> Self {
         let mut rpcs = Self {
             names: Vec::new(),

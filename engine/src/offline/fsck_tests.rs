@@ -53,7 +53,7 @@ fn filled(data_dir: &Path) {
     engine.close();
 }
 
-/// The first producer's session.
+/// Returns the id of the first producer's session.
 fn first_session(store: &Store) -> SessionId {
     let (_, genesis) = store.entries(NUMBER, 0).next().unwrap().unwrap();
     session_of(LedgerId::new(leaf_hash(&genesis)), AGENT, 1)

@@ -1,4 +1,4 @@
-//! What is done to a stopped server's data directory.
+//! Work on the data directory of a stopped server.
 
 pub mod fsck;
 #[cfg(test)]

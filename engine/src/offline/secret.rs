@@ -36,7 +36,8 @@ pub fn renew(data_dir: &Path) -> Result<(), RenewError> {
     // This comes before the lock, which would create a missing directory.
     Identity::load(data_dir)?.ok_or_else(no_server)?;
     let _lock = DirectoryLock::acquire(data_dir)?;
-    // It is loaded again under the lock, because another process may have added a secret meanwhile.
+    // The identity is loaded again under the lock, because another process may have added a secret
+    // meanwhile.
     let mut identity = Identity::load(data_dir)?.ok_or_else(no_server)?;
     identity.renew(data_dir)?;
     Ok(())

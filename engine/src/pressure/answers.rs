@@ -2,9 +2,9 @@
 //!
 //! A slow reader, or one that takes nothing at all, makes the server hold its answers. So room is
 //! taken before an answer is made: a caller that finds none waits, and others of its source wait
-//! with it, but no other source does. An answer keeps its share until the transport has written it
-//! to the socket: the share moves along with the bytes of the answer's body, and is given back when
-//! they are dropped.
+//! with it, but no other source does. An answer keeps its permit until the transport has written it
+//! to the socket: the permit moves along with the bytes of the answer's body, and is given back
+//! when they are dropped.
 
 use std::{
     sync::{
@@ -129,7 +129,7 @@ impl AnswerPermit {
 }
 
 impl Made {
-    /// Moves the shares of the messages that were made since the last call into `bytes`, the first
+    /// Moves the permits of the messages that were made since the last call into `bytes`, the first
     /// bytes of the body since then.
     pub fn charge(&self, bytes: Bytes) -> Bytes {
         let shares = std::mem::take(&mut *self.0.lock());
@@ -143,7 +143,7 @@ impl Made {
     }
 }
 
-/// Bytes together with their shares of a budget.
+/// Bytes together with their permits of a budget.
 struct Charged {
     bytes: Bytes,
     _shares: Vec<BudgetPermit>,
@@ -177,7 +177,7 @@ mod tests {
         let body = room.to_body();
         let bytes = body.charge(Bytes::from(vec![7; 1000]));
         assert_eq!(bytes, vec![7; 1000]);
-        // The transport cuts the bytes into frames: the last frame gives the share back.
+        // The transport cuts the bytes into frames: the last frame gives the permit back.
         let (first, second) = (bytes.slice(..400), bytes.slice(400..));
         drop(bytes);
         drop(first);
@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(answers.held(), 0);
         // Trailers, and other bytes that were not charged, hold nothing.
         drop(body.charge(Bytes::from_static(b"x")));
-        // An answer that is dropped gives back the shares of its messages.
+        // An answer that is dropped gives back the permits of its messages.
         let share = room.take(CHUNK_ROOM).await.unwrap();
         room.made(share, 10);
         drop((room, body));

@@ -177,7 +177,7 @@ impl Budget {
 
     /// Returns true if no request holds any of it or waits for it.
     pub(crate) fn is_unused(&self) -> bool {
-        // Each share and each waiter has a clone.
+        // Each permit and each waiter has a clone.
         Arc::strong_count(&self.0) == 1
     }
 
@@ -273,7 +273,7 @@ impl Budget {
             };
             let share = self.hold(&mut state, source, amount, is_reserve);
             drop(state);
-            // If the waiter has just given up, its share comes back here and is dropped. The lock
+            // If the waiter has just given up, its permit comes back here and is dropped. The lock
             // must not be held then, because dropping takes it.
             drop(waiter.granted.send(share));
         }
@@ -383,7 +383,7 @@ impl BudgetPermit {
         self.amount
     }
 
-    /// Splits off a share of `amount`, or of all that is left.
+    /// Splits off a permit of `amount`, or of all that is left.
     pub fn split(&mut self, amount: usize) -> Self {
         let amount = amount.min(self.amount);
         self.amount -= amount;

@@ -1,15 +1,16 @@
 //! Pressure: bounds on what callers can make the server hold, and the order in which they get room.
 //!
-//! An append request holds a share of four budgets of bytes from its arrival until it is answered.
-//! They are taken in a fixed order, from the one that fewest share to the one that all share:
+//! An append request holds permits of four budgets of bytes from its arrival until it is answered.
+//! It takes them in a fixed order, from the budget that fewest requests share to the one that all
+//! share:
 //!
 //! ```text
 //! connection -> ledger -> shard -> server
 //! ```
 //!
-//! A request that waits for one of them holds only shares of those before it, and the holders of
-//! the last one wait for nothing but the disk: so there is no cycle, and some request always goes
-//! on. A backlog of one ledger, or of one shard, waits before it takes anything that others need.
+//! A request that waits for one permit holds only those before it, and the holders of the last one
+//! wait for nothing but the disk. So there is no cycle, and some request always goes on. A backlog
+//! of one ledger, or of one shard, waits before it takes anything that others need.
 //!
 //! The requests of a connection share its budget as they come; no source has more than half of a
 //! ledger's or of the server's budget, and no ledger more than half of a shard's. An eighth of each
@@ -49,10 +50,10 @@ use places::{Bounds, Places};
 use quota::{Quotas, Ticks};
 use undecoded::Undecoded;
 
-/// How long a request waits for room in its shard's queue, unless a test says otherwise.
+/// Time that a request waits for room in its shard's queue, unless a test sets another one.
 pub const QUEUE_WAIT: Duration = Duration::from_secs(5);
 
-/// When a caller should try again that found no room.
+/// Time after which a caller may try again that found no room.
 pub const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// Streams of reads (entries, heads, trust) that one connection may have open. Each holds at most
@@ -142,18 +143,19 @@ pub struct Pressure {
     unknown: Source,
 }
 
-/// There is no room: as many requests wait as may.
+/// There is no room, and the requests that wait for some have as many bytes as they may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overloaded;
 
-/// A bound of the server's is reached, of this caller or of all: what it is, and when to try again.
+/// A bound of the server is reached, for this caller or for all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitReached {
     pub what: String,
     pub retry_after: Duration,
 }
 
-/// The shares that a request holds, besides its place in the shard's queue, until it is answered.
+/// The permits that a request holds until it is answered, besides its reservation in the shard's
+/// queue.
 #[derive(Debug)]
 pub struct AppendPermit {
     connection: Option<OwnedSemaphorePermit>,
@@ -200,7 +202,7 @@ impl Pressure {
         }
     }
 
-    /// Where requests come from that came over no connection, such as those of tests.
+    /// Returns the source of requests that came over no connection, such as those of tests.
     pub fn unknown(&self) -> Source {
         self.unknown.clone()
     }
@@ -216,8 +218,8 @@ impl Pressure {
         self.undecoded.held()
     }
 
-    /// Waits for room for a request of `bytes` bytes; `shard` waits for its place in the shard's
-    /// queue. Dropping the future gives back what it has taken.
+    /// Waits for the permits of a request of `bytes` bytes; `shard` waits for its reservation in
+    /// the shard's queue. Dropping the future gives back what it has taken.
     ///
     /// # Errors
     /// [`Overloaded`], at once, if too many bytes wait already.
@@ -248,7 +250,7 @@ impl Pressure {
         Ok((room, place))
     }
 
-    /// The room for the answers to a source.
+    /// Returns the room for one answer to a source.
     pub fn answer_room(&self, source: SourceKey) -> AnswerPermit {
         self.answers.room(source)
     }
@@ -258,7 +260,7 @@ impl Pressure {
         &self.answers
     }
 
-    /// A place for a stream of reads, of a ledger or of none.
+    /// Takes a place for a stream of reads, of one ledger or of none.
     ///
     /// # Errors
     /// [`LimitReached`] if there is none.
@@ -270,7 +272,7 @@ impl Pressure {
         self.read_streams.take(source, ledger)
     }
 
-    /// Counts an append stream, until what is returned is dropped.
+    /// Counts an append stream until the returned value is dropped.
     ///
     /// # Errors
     /// [`LimitReached`] if there are as many as there may be, of this source or of all.
@@ -312,7 +314,7 @@ impl Pressure {
 }
 
 impl AppendPermit {
-    /// Keeps only the shares of an answer of `bytes` bytes that is not taken yet: the request
+    /// Keeps only the part for an answer of `bytes` bytes, which is not taken yet: the request
     /// itself is gone, and no longer counts for its ledger.
     pub fn answered(&mut self, bytes: usize) {
         self.ledger.shrink(0);

@@ -1,4 +1,4 @@
-//! Finding entries by what they say.
+//! Search: entries are found by their contents.
 //!
 //! A derived index: for each segment of 65,536 leaves, once these are complete, a background
 //! thread writes which of them have which term (`segment`), and the effective times in it
@@ -38,16 +38,16 @@ pub struct Indexed {
     pub(crate) terms: u64,
 }
 
-/// What a step of indexing wrote.
+/// The result of one step of indexing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wrote {
-    /// A segment of leaf hashes.
+    /// A segment of leaf hashes was written.
     Hashes,
-    /// A segment of terms.
+    /// A segment of terms was written.
     Terms,
-    /// Nothing: it was found that all terms are there.
+    /// Nothing was written, and all terms were found to be there.
     Found,
-    /// Nothing: all that is complete is known to be there.
+    /// Nothing was written, because all complete segments are known to be there.
     Nothing,
 }
 

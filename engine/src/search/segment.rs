@@ -316,7 +316,7 @@ mod tests {
         assert_eq!(find(&segment.buckets[7], TermHash([7; 8])), Some(vec![]));
     }
 
-    /// The largest record of one term, and the most terms of one entry.
+    /// The test has the largest record of one term, and the most terms of one entry.
     #[test]
     fn a_term_of_every_leaf() {
         let term = TermHash([1; 8]);

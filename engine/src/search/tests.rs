@@ -27,7 +27,8 @@ const NAME: &str = "searched";
 const LEAVES: usize = 68_000;
 const REQUEST: usize = 1_000;
 
-/// The requests' times do not always go forwards; effective time does.
+/// Returns the time of receipt of a request. These times do not always go forwards; effective time
+/// does.
 fn received_at(request: usize) -> i64 {
     let step = i64::try_from(request).unwrap();
     2_000_000 + 250_000 * step - if request % 3 == 1 { 400_000 } else { 0 }
@@ -148,7 +149,7 @@ fn findings() -> Vec<Finding> {
     all
 }
 
-/// The oracle's own matching, on a decoded statement.
+/// Returns true if an entry matches, by the oracle's own rules on the decoded statement.
 fn holds(query: &Query, entry: &Bytes) -> bool {
     let entry = v1::Entry::decode(entry.clone()).unwrap();
     let statement = v1::Statement::decode(entry.payload).unwrap();

@@ -1,5 +1,5 @@
-//! The order of a partition's turns: each is numbered, and bound to the one before it, in the batch
-//! that it is written with.
+//! The order of a partition's turns. Each turn is numbered and bound to the one before it, in the
+//! batch that it is written with.
 
 use std::sync::Arc;
 

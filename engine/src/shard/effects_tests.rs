@@ -1,5 +1,6 @@
-//! What turns write is a function of the statements and where turns are cut: two servers that are fed
-//! the same write the same, turn by turn, and so does one that is restarted in between.
+//! Tests that the writes of turns depend only on the statements and on where turns are cut. Two
+//! servers with the same input write the same, turn by turn, and so does one that is restarted in
+//! between.
 
 use std::{fs, path::Path, sync::Arc};
 
@@ -19,14 +20,14 @@ use crate::{
 pub(super) const LEDGER: &str = "effects";
 const NUMBER: LedgerNumber = LedgerNumber(0);
 
-/// One thing that happens to a ledger, as a turn of its own.
+/// An event of a ledger, which gets a turn of its own.
 pub(super) enum Event {
     Request(Vec<v1::Envelope>),
     Tick,
 }
 
-/// Trust statements, tasks, deadlines that pass, batches, duplicates, gaps, refusals and two statements
-/// for one place.
+/// Trust statements, tasks, deadlines that pass, batches, duplicates, gaps, refusals, and two
+/// statements with one sequence.
 pub(super) fn story(id: LedgerId) -> Vec<Event> {
     let key = deed_tlog::SigningKey::from_seed(&[3; 32]);
     let mut authority = Authority::new(id);
@@ -93,8 +94,8 @@ fn open(data_dir: &Path, commits: &Commits) -> Engine {
     })
 }
 
-/// What the story's turns have written, turn by turn, and all that is told of the statements. The server
-/// is restarted before the events of these positions.
+/// Returns the digests of the writes, turn by turn, and the results of all statements. The server
+/// is restarted before the events at the positions in `restarts`.
 fn effects(data_dir: &Path, restarts: &[usize], story: Vec<Event>) -> (Vec<[u8; 32]>, Vec<String>) {
     let commits = Commits::default();
     let mut engine = open(data_dir, &commits);
@@ -126,7 +127,7 @@ fn effects(data_dir: &Path, restarts: &[usize], story: Vec<Event>) -> (Vec<[u8; 
     (effects, told)
 }
 
-/// Everything that is recorded of the ledger.
+/// Returns all entries and records of the ledger.
 pub(super) fn records(data_dir: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
     let engine = Engine::open(data_dir);
     let entries = engine.store.entries(NUMBER, 0).map(|item| {
@@ -161,7 +162,7 @@ fn the_same_statements_cut_alike_have_the_same_effects() {
     let [first, second, third, other] =
         ["first", "second", "third", "other"].map(|n| dir.path().join(n));
     fs::create_dir(&first).unwrap();
-    // One genesis, and one secret.
+    // The copies share one genesis and one secret.
     let engine = Engine::open(&first);
     let id = engine.create(LEDGER).unwrap().id;
     engine.close();
@@ -169,7 +170,8 @@ fn the_same_statements_cut_alike_have_the_same_effects() {
         copy(&first, to);
     }
     let (expected, told) = effects(&first, &[], story(id));
-    // One event writes nothing, for all of it is refused or was there before; or each is a turn.
+    // Every event is a turn, but one may write nothing, because all of its statements are refused
+    // or duplicates.
     assert!(expected.len() >= 9, "{told:?}");
     for words in ["accepted", "duplicate", "REASON"] {
         assert!(
@@ -188,7 +190,7 @@ fn the_same_statements_cut_alike_have_the_same_effects() {
     assert_eq!(records(&first), records(&second));
     assert_eq!(records(&first), records(&third));
 
-    // One statement more is another history from there on.
+    // One more statement changes everything that is written from there on.
     let mut changed = story(id);
     if let Event::Request(envelopes) = &mut changed[3] {
         envelopes.push(Producer::new(id, 77).intent("one more"));

@@ -1,5 +1,5 @@
-//! The fault table: every write fails once before and once after it persisted, and what was
-//! acknowledged is there all the same.
+//! The fault table: every write fails once before it has persisted and once after. Every
+//! acknowledged statement is still there afterwards.
 
 use std::{
     io,
@@ -22,10 +22,10 @@ use crate::{
 
 const LEDGER: &str = "faults";
 
-/// Requests of a run, each of three statements of one session.
+/// Number of requests of a run, each with three statements of one session.
 const REQUESTS: usize = 6;
 
-/// Which write fails, and whether it has reached the disk by then.
+/// The write that fails, and whether it has reached the disk by then.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     CommitBefore(usize),
@@ -64,7 +64,7 @@ fn with_fault(mut disk: Disk, fault: Fault) -> Disk {
     }
 }
 
-/// The requests of a run; the same ones for the same ledger.
+/// Returns the requests of a run, which are the same for the same ledger.
 fn requests(ledger_id: deed_evidence::LedgerId) -> Vec<Vec<v1::Envelope>> {
     let mut producer = Producer::new(ledger_id, 1);
     (0..REQUESTS)
@@ -76,11 +76,11 @@ fn requests(ledger_id: deed_evidence::LedgerId) -> Vec<Vec<v1::Envelope>> {
         .collect()
 }
 
-/// Appends until the fault strikes; what was acknowledged by then.
+/// Appends until the fault strikes, and returns the acknowledged statements.
 fn run_into(data_dir: &Path, fault: Fault) -> Vec<(v1::Envelope, v1::AppendResult)> {
     let engine = Engine::open_on(data_dir, |disk| with_fault(disk, fault));
     let mut acknowledged = Vec::new();
-    // The first commit and guard are the ledger's creation.
+    // The first commit and the first guard write create the ledger.
     if let Ok(ledger) = engine.create(LEDGER) {
         for envelopes in requests(ledger.id) {
             let Ok(answer) = engine.append(LEDGER, envelopes.clone()) else {
@@ -89,7 +89,7 @@ fn run_into(data_dir: &Path, fault: Fault) -> Vec<(v1::Envelope, v1::AppendResul
             acknowledged.extend(envelopes.into_iter().zip(answer.results));
         }
     }
-    // After a failure it answers nothing more.
+    // After a failure the engine answers nothing more.
     let failure = engine.appends.shards.failure().borrow().clone();
     assert!(failure.is_some_and(|why| why.contains("injected")));
     let mut other = Producer::new(deed_evidence::LedgerId::new(deed_tlog::leaf_hash(b"x")), 9);
@@ -101,16 +101,17 @@ fn run_into(data_dir: &Path, fault: Fault) -> Vec<(v1::Envelope, v1::AppendResul
     acknowledged
 }
 
-/// Everything acknowledged is where it was said to be; sending all again loses and doubles nothing.
+/// Checks that every acknowledged statement is at its leaf, and that sending all again neither
+/// loses nor doubles any.
 fn recover(data_dir: &Path, acknowledged: &[(v1::Envelope, v1::AppendResult)], fault: Fault) {
     let engine = Engine::open(data_dir);
     let ledger = match engine.registry.ledger(LEDGER) {
         Ok(ledger) => ledger,
-        // Its creation was not acknowledged.
+        // The creation of the ledger was not acknowledged.
         Err(_) if acknowledged.is_empty() => engine.create(LEDGER).unwrap(),
         Err(error) => panic!("{fault:?}: {error}"),
     };
-    // Also what was committed and never told is guarded before anybody can see it.
+    // A turn that was committed and not acknowledged is guarded, too, before anybody can read it.
     let newest = engine.store.latest_head(ledger.number).unwrap().unwrap();
     let guarded = GuardSlot::open(data_dir, 0).unwrap().checkpoint();
     assert_eq!(guarded, Some(newest.checkpoint), "{fault:?}");

@@ -1,4 +1,4 @@
-//! The ledgers that a shard keeps in memory between two turns, and which of them it lets go of.
+//! The ledgers that a shard keeps in memory between two turns, and the bounds on their memory.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -13,22 +13,23 @@ use crate::{
     store::LedgerNumber,
 };
 
-/// Bytes of sessions and of assessments' cells that a shard keeps in memory, over all of its ledgers.
-/// Beyond that the ledgers that hold the most forget what they hold, until half is left: what is needed
-/// again is read from the store, and a ledger that holds little does not pay for one that holds much.
+/// Most bytes of sessions and of the cells of assessments that a shard keeps in memory, over all of
+/// its ledgers. Beyond that, the ledgers that hold the most forget what they hold, until half is
+/// left: they read it from the store when they need it again. So a ledger that holds little does
+/// not pay for one that holds much.
 const HELD_MAX: usize = 96 << 20;
 
-/// Ledgers that a shard keeps in memory. Beyond that it forgets them all.
+/// Most ledgers that a shard keeps in memory. Beyond that, it forgets all of them.
 const LEDGERS_HELD_MAX: usize = 1024;
 
-/// Bytes of the evidence policies of those ledgers. Beyond that the ones with the longest are let go,
-/// until half is left: the registry keeps no ledger in memory for its shard then.
+/// Most bytes of the evidence policies of those ledgers. Beyond that, the shard drops the ledgers
+/// with the longest policies, until half is left. Then the registry may drop them from memory, too.
 const POLICIES_HELD_MAX: usize = 128 << 20;
 
-/// Turns between two looks at those bounds.
+/// Number of turns between two checks of those bounds.
 const TURNS_UNCHECKED: u32 = 64;
 
-/// The ledgers that nobody steps at the moment. Who steps one takes it out.
+/// The ledgers that no thread steps at the moment. A thread that steps one takes it out.
 #[derive(Default)]
 pub(super) struct AllHeld {
     pub(super) ledgers: HashMap<LedgerNumber, Held>,
@@ -38,10 +39,12 @@ pub(super) struct AllHeld {
 }
 
 impl AllHeld {
-    /// Lets go of the ledgers with the longest evidence policies, if all of them have more than `most`
-    /// bytes, until half of that is left. Returns how many sessions went with them.
+    /// Drops the ledgers with the longest evidence policies until half of `most` bytes is left, if
+    /// the policies of all ledgers have more than `most`. Returns the number of sessions that went
+    /// with them.
     fn let_go_of_policies(&mut self, most: usize, progress: &Progress) -> usize {
-        // A ledger comes back as it is readable, so nothing of it may be on its way.
+        // A dropped ledger comes back with its published tree, so it must have no turn on the way
+        // to the disk.
         let settled = self
             .ledgers
             .iter()
@@ -70,16 +73,16 @@ impl AllHeld {
 /// A ledger that this shard has stepped.
 pub(super) struct Held {
     pub(super) state: LedgerState,
-    /// Its newest head, on disk or on the way.
+    /// The ledger's newest tree, on disk or on the way there.
     pub(super) newest: Arc<PublishedTree>,
-    /// Second of effective time in which a head was last kept.
+    /// The second of effective time in which a head was last kept.
     pub(super) kept_second: i64,
-    /// The number of the last turn that was handed over with something of it.
+    /// The number of the last turn with this ledger that was handed over.
     pub(super) handed_over: u64,
 }
 
 impl Turns {
-    /// Forgets when the shard holds too much.
+    /// Forgets ledgers, or what they hold, if the shard holds more than its bounds allow.
     pub(super) fn forget_beyond_bounds(&self) {
         let mut all = self.held.lock();
         all.turns = all.turns.wrapping_add(1);
@@ -88,14 +91,16 @@ impl Turns {
         }
         let held: usize = all.ledgers.values().map(|held| held.state.held()).sum();
         if all.ledgers.len() > LEDGERS_HELD_MAX {
-            // A ledger comes back as it is readable, so nothing of it may be on its way.
+            // A dropped ledger comes back with its published tree, so it must have no turn on the
+            // way to the disk.
             let forgotten = all
                 .ledgers
                 .extract_if(|_, held| self.progress.has_released(held.handed_over));
             let sessions: usize = forgotten.map(|(_, held)| held.state.sessions()).sum();
             self.metrics.sessions_changed(-signed(sessions));
         } else if held > HELD_MAX {
-            // What is forgotten is read from the store, so nothing of it may be on its way.
+            // A ledger reads what it forgot from the store, so it must have no turn on the way to
+            // the disk.
             let settled = all
                 .ledgers
                 .values_mut()
@@ -112,8 +117,8 @@ impl Turns {
 }
 
 impl Held {
-    /// Only this shard steps this ledger, and nothing that it did is on its way: what is readable is
-    /// the newest there is.
+    /// Begins with the published tree. That is the newest, because only this shard steps the
+    /// ledger, and no turn of it is on the way to the disk.
     pub(super) fn new(ledger: &Ledger) -> Self {
         let newest = ledger.readable();
         let id: LedgerId = ledger.id;
@@ -162,7 +167,7 @@ mod tests {
         assert_eq!(all.ledgers[&none.number].state.policy_bytes(), 0);
         all.let_go_of_policies(2 * bytes, &progress);
         assert_eq!(all.ledgers.len(), 3);
-        // What is on its way to the disk stays.
+        // Ledgers with a turn on the way to the disk stay.
         let on_its_way = progress.begin();
         for number in [one.number, two.number] {
             let held = all.ledgers.get_mut(&number).unwrap();

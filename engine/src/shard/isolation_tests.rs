@@ -1,7 +1,7 @@
-//! Nobody waits for another ledger's statements; and the end of those that wait.
+//! Tests that no ledger waits for the statements of another, and that waiting jobs come to an end.
 //!
-//! A ledger is held up by its trust state: whoever holds that for writing keeps its step from going
-//! on, for as long as the test wants, as a slow statement would.
+//! A test holds up a ledger by its trust state: the step cannot go on while the test holds the lock
+//! for writing, as it could not during a slow statement.
 
 use std::{
     sync::{Arc, mpsc},
@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// Within this time a thread does what it should; nothing that is measured.
+/// A generous bound on anything that a thread must do; no test measures it.
 const LONG: Duration = Duration::from_secs(60);
 
 fn admit(ledger: &Ledger, envelopes: &[v1::Envelope]) -> AdmittedBatch {
@@ -46,15 +46,16 @@ fn submit(engine: &Engine, ledger: &Arc<Ledger>, source: u64, batch: AdmittedBat
     block_on(place).append(Arc::clone(ledger), batch, Instant::now())
 }
 
-/// Waits until so many turns are in work. (What a thread serves in one turn before it meets a ledger
-/// that holds it up is handed over with that turn.)
+/// Waits until `turns` turns are in work. (A thread may serve other ledgers in a turn before it
+/// comes to one that holds it up. Their jobs are handed over only with that turn.)
 fn wait_for_turns(engine: &Engine, turns: usize) {
     while engine.appends.shards.turns_in_work() < turns {
         std::thread::yield_now();
     }
 }
 
-/// Waits until the turns are over whose answers are there: who is sent something then is served first.
+/// Waits until no turn is in work, even of those whose answers have come: the next job is then
+/// served first.
 fn wait_for_no_turn(engine: &Engine) {
     while engine.appends.shards.turns_in_work() > 0 {
         std::thread::yield_now();
@@ -69,8 +70,8 @@ fn leaves(placements: &[Placement]) -> Vec<u64> {
     placements.iter().map(leaf).collect()
 }
 
-/// An engine whose turns end after each piece, and whose commits wait for a token each once the
-/// ledgers are made; when the sender is gone, all may pass.
+/// Makes an engine whose turns end after each piece. After `creations` commits, each commit waits
+/// for a token; once the sender is dropped, all may pass.
 fn gated(
     dir: &std::path::Path,
     creations: usize,
@@ -113,7 +114,7 @@ fn a_ledger_that_is_held_up_holds_up_no_other() {
         let answer = answer.answer_within(LONG).expect("it is served");
         assert_eq!(leaves(&answer.placements), [number]);
     }
-    // It is known, and no reason to take the server out of service.
+    // The held-up turn is known, and is no reason to take the server out of service.
     let shards = &engine.appends.shards;
     assert!(shards.oldest_turn() > Duration::ZERO);
     assert_eq!(shards.stuck(LONG), None);
@@ -150,7 +151,7 @@ fn of_two_ledgers_that_are_held_up_the_second_holds_up_nobody_either() {
     engine.close();
 }
 
-/// A request with one manifest over so many statements that they could take long.
+/// Makes a request with one manifest over so many statements that they could take long.
 fn large_batch(ledger: &Arc<Ledger>, key: &SigningKey, producer: &mut Producer) -> AdmittedBatch {
     let intents = (0..400).map(|_| producer.intent("one of many under a manifest"));
     let batch = admit(ledger, &batched(intents.collect(), key));
@@ -202,7 +203,7 @@ fn who_waits_for_the_disk_is_not_slow() {
     let ledger = engine.create("disk").unwrap();
     arrived.recv().unwrap();
     let shards = &engine.appends.shards;
-    // The second is a duplicate of what is on its way to the disk when its turn comes.
+    // The second statement is a duplicate of one that is still on its way to the disk.
     let twice = vec![Producer::new(ledger.id, 1).intent("said twice"); 2];
     let twice = submit(&engine, &ledger, 1, admit(&ledger, &twice));
     arrived.recv().unwrap();
@@ -220,7 +221,7 @@ fn who_waits_for_the_disk_is_not_slow() {
     );
     assert!(matches!(second, Placement::Duplicate { .. }), "{second:?}");
     drop((twice, ledger));
-    // The turn is over when its ledger is back.
+    // The turn is over when its ledger is given back.
     wait_for_no_turn(&engine);
     assert_eq!(shards.slow_ledgers(), 0);
     engine.close();
@@ -247,12 +248,12 @@ fn a_large_request_is_cut_and_others_of_its_ledger_come_in_between() {
     );
     drop(open_gate);
     let other = block_on(other.answer()).unwrap();
-    // One piece is on its way to the disk, one waits for that, and one was made by then.
+    // By then, one piece is on its way to the disk, one waits for that, and one was made.
     let [between] = leaves(&other.placements)[..] else {
         panic!("{:?}", other.placements);
     };
     assert!((2..=4).contains(&between), "{between}");
-    // One answer, in the order of the request, when all of it is recorded.
+    // The request has one answer, in its own order, when all of it is recorded.
     let all = block_on(all.answer()).unwrap();
     let expected: Vec<_> = (1..=41).filter(|leaf| *leaf != between).collect();
     assert_eq!(leaves(&all.placements), expected);
@@ -282,7 +283,7 @@ fn a_batch_is_one_piece() {
     let answer = engine.append("batch", request).unwrap();
     let expected: Vec<_> = (2..=11).map(|leaf| format!("accepted {leaf}")).collect();
     assert_eq!(briefs(&answer), expected);
-    // The batch is a piece, and what comes behind it is cut off.
+    // The batch is one piece, and the statement behind it is cut off.
     assert_eq!(engine.appends.metrics.cuts(), 1);
     engine.close();
 }
@@ -328,7 +329,7 @@ fn what_was_begun_is_ended_although_nobody_waits_for_it() {
     assert_eq!(leaves(&end.placements), [4]);
     assert_eq!(engine.appends.metrics.abandonments(), 0);
     drop(end);
-    // What it held is back.
+    // The bytes that the jobs held are given back.
     assert_eq!(engine.appends.shards.waiting_bytes(&ledger), 0);
     engine.close();
 }
@@ -350,7 +351,7 @@ fn stopping_ends_what_is_begun_and_refuses_what_waits() {
         .collect();
     assert_eq!(engine.appends.shards.stop(), waiting.len());
     for refused in waiting {
-        // At once: the disk does not move meanwhile.
+        // The answer comes at once: the disk does not move meanwhile.
         let refused = refused.answer_within(LONG);
         assert_eq!(refused.err(), Some(NoAnswer::Stopped));
     }
@@ -385,7 +386,7 @@ fn a_batch_in_work_does_not_hold_up_the_end() {
     drop(held_up);
     let refused = in_work.answer_within(LONG);
     assert_eq!(refused.err(), Some(NoAnswer::Stopped));
-    // Nothing has failed, and nothing of it is recorded.
+    // Nothing has failed, and nothing of the batch is recorded.
     assert!(!shards.has_failed());
     assert_eq!(ledger.readable().size().get(), 2);
     drop(ledger);
@@ -416,7 +417,7 @@ fn a_disk_that_does_not_take_a_turn_is_told() {
 }
 
 impl Pending {
-    /// The answer, if there is one within a time.
+    /// Returns the answer, which must come within `time`.
     fn answer_within(self, time: Duration) -> Result<super::Answer, NoAnswer> {
         let (told, answer) = mpsc::channel();
         std::thread::spawn(move || drop(told.send(self.blocking_answer())));

@@ -1,4 +1,4 @@
-//! Shards: each a few OS threads for a fixed share of the ledgers, and a pipeline to the disk.
+//! Shards: each has a few OS threads for a fixed part of the ledgers, and a pipeline to the disk.
 //!
 //! ```text
 //! queue -> turn threads: step, sign, batch -> commit thread: append -> guard thread: confirm,
@@ -86,22 +86,23 @@ use schedule::Waits;
 pub(crate) use turn::TURN_TIME;
 use turn::{TurnThread, Turns};
 
-/// The most that a statement may take to step: a time for itself, and a time for each of its bytes.
+/// The most time that stepping a statement may take, in microseconds: a part for the statement
+/// itself, and a part for each of its bytes.
 const STATEMENT_WORST_US: usize = 50;
 const BYTE_WORST_US: usize = 1;
 
-/// What a job costs at least of the budget, in bytes: so many bytes, so many jobs at most.
+/// The least that a job takes of the budget, in bytes. It bounds the number of jobs.
 const JOB_BYTES_MIN: usize = 1024;
 
-/// What a shard does for somebody.
+/// The work of a job.
 enum Work {
     Append(Arc<Ledger>, AdmittedBatch),
     Create(Box<NewLedger>),
-    /// Time has come to this point, and nobody says anything.
+    /// Advances the ledger's time to this point, without a statement.
     Tick(Arc<Ledger>, Micros),
-    /// A receipt of a task, at this time.
+    /// Writes a receipt of a task, at this time.
     Receipt(Arc<Ledger>, TaskId, Micros),
-    /// An operator has confirmed the clock.
+    /// Records that an operator has confirmed the clock.
     Clock(Arc<Ledger>, Confirmed),
     /// A turn of it is void.
     Restore(Arc<Ledger>),
@@ -119,17 +120,17 @@ struct Job {
     /// reserved: before it was admitted.
     epoch: u64,
     restorations: u64,
-    /// When it was queued.
+    /// The time at which the job was queued.
     queued: Instant,
-    /// Whether a turn has served it.
+    /// True once a turn has begun to serve the job.
     begun: bool,
-    /// What was placed and said in turns before, if it was cut.
+    /// Placements and assessments from earlier turns, if the job was cut.
     placements: Vec<Placement>,
     assessed: Vec<(usize, Assessed)>,
 }
 
 impl Job {
-    /// Whether nobody waits for it any more, and nothing of it was begun.
+    /// Returns true if nobody waits for the answer any more and no turn has begun the job.
     fn is_abandoned(&self) -> bool {
         !self.begun && self.reply.as_ref().is_some_and(oneshot::Sender::is_closed)
     }
@@ -147,9 +148,10 @@ impl Work {
         }
     }
 
-    /// Whether a piece of it, which cannot be cut, may take so long that those who share a turn with it
-    /// would be held up. If it never does, any number of ledgers have such ones at once and hold up
-    /// nobody else.
+    /// Returns true if the work contains a batch under one manifest, which cannot be cut, and
+    /// stepping that batch may take so long that it would hold up other ledgers in the same turn. A
+    /// ledger with such work is not served in shared turns, so any number of ledgers may have some
+    /// at once.
     fn is_heavy(&self) -> bool {
         let Self::Append(_, batch) = self else {
             return false;
@@ -157,7 +159,7 @@ impl Work {
         let statements = batch.statements();
         let worst = |count: usize| count * STATEMENT_WORST_US + batch.byte_len() * BYTE_WORST_US;
         let is_long = |count: usize| worst(count) as u128 > OVERDUE.as_micros();
-        // Most requests are not long enough as a whole.
+        // Most requests are too short even as a whole.
         is_long(statements.len())
             && statements.iter().any(|statement| match &statement.kind {
                 Kind::Manifest(step) => is_long(step.count.get() as usize),
@@ -166,21 +168,22 @@ impl Work {
     }
 }
 
-/// A job's end: on disk, under a signed and guarded head.
+/// The result of a job, once it is on disk under a signed and guarded head.
 pub struct Answer {
-    /// One for each admitted statement, in order; empty for a new ledger.
+    /// One placement for each admitted statement, in order, or for the receipt; other jobs have
+    /// none.
     pub placements: Vec<Placement>,
     pub batch: AdmittedBatch,
-    /// What is said of them, by position in the request.
+    /// The assessments of statements, each with the position of its envelope in the request.
     pub assessed: Vec<(usize, Assessed)>,
-    /// The head that covers them.
+    /// The published tree that covers the placements.
     pub readable: Arc<PublishedTree>,
 }
 
-/// Why a shard has no answer.
+/// The reason why a shard gives no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoAnswer {
-    /// It is stopping, or has failed: whether the job was done is not known.
+    /// The shard is stopping or has failed. It is unknown whether the job was done.
     Stopped,
     /// Another writer's turn came first. What of the job was not recorded in turns before is not
     /// recorded; the same may be sent again.
@@ -206,7 +209,7 @@ type CommitFn = Box<dyn FnMut(Batch) -> Result<(), StoreError> + Send>;
 type GuardFn = Box<dyn FnMut(&GuardedHead) -> io::Result<()> + Send>;
 
 impl Disk {
-    /// The real one.
+    /// Makes a disk that commits to `store` and writes guarded heads to `slot`.
     pub fn new(store: Arc<Store>, mut slot: GuardSlot) -> Self {
         Self {
             commit: Box::new(move |batch| store.commit(batch)),
@@ -224,18 +227,18 @@ pub struct Shards {
 }
 
 struct Shard {
-    /// Stopped when the server ends: the turn threads end then.
+    /// Closed by [`Shards::stop`], which ends the turn threads.
     queue: Arc<Queue<Job>>,
     progress: Progress,
     budget: Budget,
 }
 
-/// What keeps a shard from serving ledgers that ask for little.
+/// The reason why a shard does not serve quick ledgers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stuck {
-    /// A turn on its way to the disk.
+    /// A turn has been on its way to the disk for this long.
     Disk { shard: usize, since: Duration },
-    /// Turns in work: a ledger has waited for so long.
+    /// A quick ledger has waited for this long, because of turns in work.
     Turns { shard: usize, since: Duration },
 }
 
@@ -243,7 +246,8 @@ pub enum Stuck {
 pub struct ShardThreads(Vec<thread::JoinHandle<()>>);
 
 impl ShardThreads {
-    /// Waits until everything that was queued is on disk and answered.
+    /// Waits until the threads have ended: then every turn that was in work is on disk and
+    /// answered.
     pub fn join(self) {
         for thread in self.0 {
             // A panic in a shard has been reported by its own hook.
@@ -297,7 +301,7 @@ impl Shards {
         for (number, journal) in journals.into_iter().enumerate() {
             let queue = Arc::new(Queue::new());
             let progress = Progress::new(Arc::clone(&failing), Arc::clone(&superseded));
-            // One turn is on its way to the disk, one waits for it, one is being made.
+            // One turn is on its way to the disk, one waits for that, and one is being made.
             let (to_commit, commits) = mpsc::sync_channel(1);
             let (to_guard, guards) = mpsc::sync_channel(2);
             let mut spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
@@ -305,8 +309,9 @@ impl Shards {
                 let thread = thread::Builder::new()
                     .name(name.clone())
                     .spawn(move || {
-                        // A defect must stop the server, not leave it up without a shard. What the
-                        // thread held is never looked at again.
+                        // A panic must stop the server, rather than leave it running without a
+                        // shard. Nobody reads the thread's data afterwards, so unwind safety does
+                        // not matter.
                         if catch_unwind(AssertUnwindSafe(run)).is_err() {
                             progress.fail(&format!("thread {name} panicked"));
                         }
@@ -343,7 +348,7 @@ impl Shards {
                 let run = Box::new(move || turns.run());
                 spawn(format!("turn-{number}-{thread}"), run);
             }
-            // The commit thread ends when the last of these does.
+            // The commit thread ends when the last sender is dropped.
             drop(to_commit);
             let committing = Arc::clone(&line);
             spawn(
@@ -369,38 +374,40 @@ impl Shards {
         (shards, ShardThreads(threads))
     }
 
-    /// Bytes of the budget of a ledger's shard that jobs hold.
+    /// Returns the bytes that jobs hold of the budget of the ledger's shard.
     #[cfg(test)]
     pub fn waiting_bytes(&self, ledger: &Ledger) -> usize {
         self.shards[ledger.partition.index()].budget.held()
     }
 
-    /// Bytes of the budget of each shard that jobs hold.
+    /// Returns the bytes that jobs hold of each shard's budget.
     pub fn queue_bytes(&self) -> Vec<u64> {
         let held = |shard: &Shard| shard.budget.held() as u64;
         self.shards.iter().map(held).collect()
     }
 
-    /// Whether a shard has failed: what is on disk beyond the guard must not be told.
+    /// Returns true if a shard has failed. Then nobody may be told of records on disk that the head
+    /// guard does not cover.
     pub fn has_failed(&self) -> bool {
         self.failed.borrow().is_some()
     }
 
-    /// Takes no more jobs, and refuses those that no turn has begun. The threads end when the turns
-    /// in work are done. Returns how many were refused.
+    /// Takes no more jobs, drops those that wait, and returns their number. The threads end when
+    /// the turns in work are done.
     pub fn stop(&self) -> usize {
         self.shards.iter().map(|shard| shard.queue.stop()).sum()
     }
 
-    /// Gives up turns in work that are in the middle of a batch, which is recorded whole or not at
-    /// all, and takes nothing more. What is on its way to the disk still gets there.
+    /// Stops the shards, and also gives up turns that are in the middle of a batch, which is
+    /// recorded whole or not at all. Turns on their way to the disk still get there.
     pub fn interrupt(&self) {
         self.interrupted.store(true, Relaxed);
         self.stop();
     }
 
-    /// What has kept a shard, for `bound` or longer, from serving ledgers that ask for little. (What
-    /// ledgers with long batches or slow statements wait for, others do not.)
+    /// Returns what has kept a shard from serving quick ledgers for `bound` or longer, if anything
+    /// has. (Ledgers with long batches or slow statements hold up no others, so their waits do not
+    /// count.)
     pub fn stuck(&self, bound: Duration) -> Option<Stuck> {
         let long = |since: Option<Instant>| {
             let since = since?.elapsed();
@@ -414,14 +421,14 @@ impl Shards {
         })
     }
 
-    /// Turns that are in work and not handed over yet.
+    /// Returns the number of turns in work that are not handed over yet.
     #[cfg(test)]
     pub(crate) fn turns_in_work(&self) -> usize {
         let in_work = self.shards.iter().map(|shard| shard.queue.turns_in_work());
         in_work.sum()
     }
 
-    /// How long the oldest turn is in work that is not handed over yet, of all shards.
+    /// Returns how long the oldest turn in work of all shards has taken so far.
     pub fn oldest_turn(&self) -> Duration {
         let since = self
             .shards
@@ -430,7 +437,8 @@ impl Shards {
         since.min().map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// Ledgers that get turns of their own, for they have long batches or were seen to be slow.
+    /// Returns the number of ledgers that get turns of their own, because they have long batches or
+    /// were seen to be slow.
     pub fn slow_ledgers(&self) -> u64 {
         let slow = self
             .shards
@@ -439,7 +447,7 @@ impl Shards {
         slow.sum()
     }
 
-    /// Says why once a shard has failed.
+    /// Returns a watch that holds the reason once a shard has failed.
     pub fn failure(&self) -> watch::Receiver<Option<Arc<str>>> {
         self.failed.clone()
     }
@@ -450,8 +458,8 @@ impl Shards {
         self.superseded.load(SeqCst)
     }
 
-    /// Waits for room in the queue of a ledger's shard, of which one ledger holds half at most.
-    /// Bytes beyond that count as that.
+    /// Waits for `bytes` of the budget of the ledger's shard. One ledger holds half of it at most;
+    /// a request for more than that waits for that much.
     pub async fn reserve(
         &self,
         ledger: &Ledger,
@@ -476,7 +484,7 @@ impl Shards {
     }
 }
 
-/// Room in a shard's queue.
+/// A job's part of the budget of its shard, taken before the job is submitted.
 pub struct Reservation<'s> {
     shard: &'s Shard,
     source: SourceKey,
@@ -487,11 +495,11 @@ pub struct Reservation<'s> {
     restorations: u64,
 }
 
-/// A job that was handed over.
+/// A job that was submitted, and whose answer is to come.
 pub struct Pending(oneshot::Receiver<Result<Answer, NoAnswer>>);
 
 impl Reservation<'_> {
-    /// Hands admitted statements over, which were received at `received`.
+    /// Submits the admitted statements of a request that was received at `received`.
     pub(crate) fn append(
         self,
         ledger: Arc<Ledger>,
@@ -501,22 +509,23 @@ impl Reservation<'_> {
         self.submit_received(Work::Append(ledger, batch), received)
     }
 
-    /// Lets time come to `now` in a ledger.
+    /// Submits an advance of the ledger's time to `now`.
     pub fn tick(self, ledger: Arc<Ledger>, now: Micros) -> Pending {
         self.submit(Work::Tick(ledger, now))
     }
 
-    /// Asks for a receipt of a task: the answer has one placement, or none if there is no such task.
+    /// Submits a request for a receipt of `task`. The answer has one placement, or none if the
+    /// ledger has no such task.
     pub(crate) fn receipt(self, ledger: Arc<Ledger>, task: TaskId, now: Micros) -> Pending {
         self.submit(Work::Receipt(ledger, task, now))
     }
 
-    /// Has it noted in a ledger that an operator has confirmed the clock, if that is news there.
+    /// Submits an operator's confirmation of the clock. The ledger records it if it is news there.
     pub(crate) fn clock(self, ledger: Arc<Ledger>, confirmed: Confirmed) -> Pending {
         self.submit(Work::Clock(ledger, confirmed))
     }
 
-    /// Hands a new ledger over.
+    /// Submits a new ledger.
     pub fn create(self, new: NewLedger) -> Pending {
         self.submit(Work::Create(Box::new(new)))
     }
@@ -539,7 +548,7 @@ impl Reservation<'_> {
             placements: Vec::new(),
             assessed: Vec::new(),
         };
-        // If the shard has stopped, the reply is dropped and the answer says so.
+        // A stopped shard drops the job and its reply, and then the receiver reports that.
         let waits = Waits {
             item: job,
             is_heavy,
@@ -557,20 +566,20 @@ impl Pending {
         self.0.await.unwrap_or(Err(NoAnswer::Stopped))
     }
 
-    /// The same, on a thread that may block.
+    /// Waits for the answer, on a thread that may block.
     pub fn blocking_answer(self) -> Result<Answer, NoAnswer> {
         self.0.blocking_recv().unwrap_or(Err(NoAnswer::Stopped))
     }
 }
 
-/// What the guard holds of a head.
+/// Returns the head guard's record of a published tree.
 fn guarded(ledger: &Ledger, readable: &PublishedTree) -> GuardedHead {
     GuardedHead {
         ledger: ledger.number.0,
         name: ledger.name().to_owned(),
         vkey: ledger.log_key(readable.size()).to_string(),
         checkpoint: Bytes::clone(&readable.checkpoint),
-        // Known when the turn is written.
+        // The turn's number and digest are filled in when it is committed.
         ..GuardedHead::default()
     }
 }

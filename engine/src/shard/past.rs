@@ -1,4 +1,4 @@
-//! The past as the store has it, for the step: turns on their way to the disk are waited for.
+//! The step's reads of the store. They wait for turns on their way to the disk where they must.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -15,7 +15,7 @@ use crate::{
     store::{Family, LedgerNumber, Store, StoreError, pack::Unpacked, read::Run},
 };
 
-/// The past as the store has it.
+/// Reads the store for the step of one ledger.
 pub(super) struct StoreReader<'t> {
     store: &'t Store,
     progress: &'t Progress,
@@ -23,7 +23,7 @@ pub(super) struct StoreReader<'t> {
     watch: &'t Stopwatch,
     epoch: u64,
     ledger: LedgerNumber,
-    /// The pack that was read last, with its first leaf: duplicates come in rows.
+    /// The pack that was read last, with its first leaf: duplicates tend to come in sequence.
     pack: Option<(u64, Unpacked)>,
 }
 
@@ -86,7 +86,8 @@ impl StateReader for StoreReader<'_> {
         id: &SessionId,
         sequence: Sequence,
     ) -> Result<Option<Run>, StoreError> {
-        // Runs only grow: one that holds it holds it also when all turns are in the store.
+        // Runs only grow: a stored run that holds the sequence still holds it when all turns are in
+        // the store.
         let stored = self.store.run_before(self.ledger, id, sequence)?;
         if stored.is_some_and(|run| run.leaf_of(sequence).is_some()) {
             return Ok(stored);

@@ -1,4 +1,4 @@
-//! Pieces of work: how long one keeps its thread, and when a turn has enough of a request.
+//! Pieces of work: how long each keeps its thread, and when a turn has taken enough of a request.
 
 use std::{
     cell::Cell,
@@ -10,19 +10,18 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 use super::{schedule::SLOW_PIECE, turn::TURN_BYTES};
 use crate::admission::AdmittedBatch;
 
-/// Pieces are measured together until they took so long, or a few milliseconds where they are
-/// statements of a request: asking for a thread's time of the processor is a system call.
+/// Pieces are measured together until they have taken this long, or a few milliseconds if they are
+/// statements of a request, because asking for a thread's processor time is a system call.
 const LAP: Duration = Duration::from_millis(1);
 
-/// Measures the work of a turn, piece by piece. What a ledger is to answer for is the time of the
-/// processor that its piece took, and not that the disk had to take the turn before first, or that
-/// the machine was busy with something else. Only a piece that took very long in all, say because it
-/// read what nobody had in memory, is long whatever it waited for; but it is not slow for that.
+/// Measures the work of a turn, piece by piece. A ledger is charged with the processor time of its
+/// pieces, and not with the time in which the disk took earlier turns or in which the machine was
+/// busy with something else. A piece that took very long in all, for instance because it read much
+/// from the disk, counts as long, but not as slow.
 pub(super) struct Stopwatch {
     lap_began: Cell<Instant>,
     processor: Cell<Duration>,
-    /// Time that went by while turns before were on their way to the disk: in all, and until the lap
-    /// began.
+    /// Time spent on waiting for earlier turns to reach the disk: in all, and until the lap began.
     waited: Cell<Duration>,
     waited_before: Cell<Duration>,
 }
@@ -37,7 +36,8 @@ impl Stopwatch {
         }
     }
 
-    /// Waits for turns before to be on disk.
+    /// Runs `wait`, which waits for earlier turns to reach the disk, and counts the time as
+    /// waiting.
     pub(super) fn wait<T>(&self, wait: impl FnOnce() -> T) -> T {
         let began = Instant::now();
         let waited_for = wait();
@@ -45,17 +45,18 @@ impl Stopwatch {
         waited_for
     }
 
-    /// Time that went by in [`Stopwatch::wait`] so far.
+    /// Returns the time spent in [`Stopwatch::wait`] so far.
     pub(super) fn waited(&self) -> Duration {
         self.waited.get()
     }
 
-    /// Ends a piece: how long it counts. Short ones count nothing until they are long together.
+    /// Ends a piece and returns its length. Short pieces count as zero until they are long enough
+    /// together.
     pub(super) fn lap(&self) -> Duration {
         self.lap_at(Instant::now())
     }
 
-    /// The same where the time is known.
+    /// Ends a piece as [`Stopwatch::lap`] does, at the time `now`.
     fn lap_at(&self, now: Instant) -> Duration {
         let in_all = now - self.lap_began.get();
         if in_all < LAP {
@@ -74,7 +75,8 @@ impl Stopwatch {
     }
 }
 
-/// The length of a piece that had so much of the processor and took so long in all.
+/// Returns the length of a piece that took `processor` of processor time, and `in_all` of elapsed
+/// time without the waits for earlier turns.
 fn length(processor: Duration, in_all: Duration) -> Duration {
     if in_all > SLOW_PIECE {
         processor.max(SLOW_PIECE)
@@ -83,31 +85,32 @@ fn length(processor: Duration, in_all: Duration) -> Duration {
     }
 }
 
-/// Time of the processor that this thread has had.
+/// Returns the processor time that this thread has had.
 fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
-    // Neither is ever negative, nor are there so many nanoseconds.
+    // The seconds are never negative, and the nanoseconds always fit.
     Duration::new(
         u64::try_from(time.tv_sec).unwrap_or_default(),
         u32::try_from(time.tv_nsec).unwrap_or_default(),
     )
 }
 
-/// Watches what is placed of a request, piece by piece.
+/// Watches the placement of a request's statements, piece by piece.
 pub(super) struct Pieces<'t> {
     turn_until: Instant,
-    /// Of the whole turn.
+    /// Entry bytes of the whole turn so far.
     pub(super) bytes: usize,
-    /// Statements that were placed when the last piece was.
+    /// Number of the request's statements that were placed up to the last piece.
     placed: usize,
     watch: &'t Stopwatch,
     pub(super) longest: Duration,
-    /// When the clock was looked at; `None` if the turn is over, so that one piece is placed.
+    /// The coarse time of the last check; `None` if the turn's time is over already, so that it
+    /// ends after one piece.
     tick: Option<Timespec>,
 }
 
 impl<'t> Pieces<'t> {
-    /// Watches what is placed behind `placed` statements, in a turn that has `bytes` so far.
+    /// Begins behind the `placed` statements of a request, in a turn that has `bytes` so far.
     pub(super) fn new(
         watch: &'t Stopwatch,
         turn_until: Instant,
@@ -124,7 +127,8 @@ impl<'t> Pieces<'t> {
         }
     }
 
-    /// A piece was placed, and with it so many statements. Returns true if the turn takes no more.
+    /// Notes the end of a piece, with which `placed` statements are placed. Returns true if the
+    /// turn takes no more.
     pub(super) fn is_enough(&mut self, batch: &AdmittedBatch, placed: usize) -> bool {
         let new = &batch.statements()[self.placed..placed];
         self.placed = placed;
@@ -140,7 +144,8 @@ impl<'t> Pieces<'t> {
     }
 }
 
-/// The time to a few milliseconds: what it costs to ask for more would be felt by very many short pieces.
+/// Returns the time to within a few milliseconds. A finer clock costs more, which very many short
+/// pieces would feel.
 fn tick() -> Timespec {
     #[cfg(target_os = "linux")]
     const CLOCK: ClockId = ClockId::MonotonicCoarse;
@@ -159,9 +164,9 @@ mod tests {
 
     #[test]
     fn what_a_piece_waited_for_does_not_make_it_slow() {
-        // A busy machine: of 200 ms it ran for 2.
+        // On a busy machine, the piece ran for 2 of 200 ms.
         assert_eq!(length(ms(2), ms(200)), ms(2));
-        // It read for a second, and is no slower than a long batch.
+        // A piece that reads for a second is no slower than a long batch.
         assert_eq!(length(ms(2), ms(1000)), SLOW_PIECE);
         assert_eq!(length(ms(4000), ms(4001)), ms(4000));
     }

@@ -1,4 +1,5 @@
-//! From a finished turn to its answers: commit, guard, publish, answer. Strictly in this order.
+//! The way from a finished turn to its answers: commit, guard, publish, answer. Strictly in this
+//! order.
 
 use std::{
     sync::{
@@ -27,30 +28,30 @@ use crate::{
     store::Batch,
 };
 
-/// A turn that only the disk still has to take.
+/// A turn that is finished but for the writes to the disk.
 pub(super) struct CommittableTurn {
     /// [`Progress::epoch`] when it was begun.
     pub(super) epoch: u64,
     pub(super) batch: Batch,
-    /// The ledgers that it changed, with what becomes readable.
+    /// The ledgers that the turn changed, each with the tree that it will publish.
     pub(super) changed: Vec<(Arc<Ledger>, Arc<PublishedTree>)>,
     /// The ledgers that it stepped and did not change.
     pub(super) unchanged: Vec<Arc<Ledger>>,
-    /// The newest head, for the guard; none if nothing changed.
+    /// The newest head, for the head guard; `None` if no ledger changed.
     pub(super) guarded: Option<GuardedHead>,
     pub(super) answers: Vec<PendingReply>,
-    /// What it adds, for the metrics.
+    /// Number of leaves that the turn adds, for the metrics.
     pub(super) leaves: u64,
     pub(super) entry_bytes: u64,
     pub(super) assessments: Assessments,
-    /// When its last stage ended.
+    /// The time at which the last stage ended.
     pub(super) since: Instant,
     /// It, or one that it rests on, was superseded: nothing of it is recorded.
     pub(super) is_void: bool,
 }
 
 impl CommittableTurn {
-    /// Ends a stage.
+    /// Ends a stage, and counts its time.
     fn passed(&mut self, metrics: &Metrics, stage: Stage) {
         let now = Instant::now();
         metrics.stage(stage, now - self.since);
@@ -58,7 +59,7 @@ impl CommittableTurn {
     }
 }
 
-/// An answer that waits for its turn to be safe.
+/// An answer that is sent when its turn is committed and guarded.
 pub(super) struct PendingReply {
     /// `None` if nobody asked.
     pub(super) reply: Option<Reply>,
@@ -66,8 +67,8 @@ pub(super) struct PendingReply {
     pub(super) share: Option<BudgetPermit>,
 }
 
-/// The progress of a shard's pipeline, and its failure. Turns are numbered in the order in which they
-/// are handed over, which is the order in which they reach the disk.
+/// The progress of a shard's pipeline, and its failure. Turns are numbered in the order in which
+/// they are handed over, which is the order in which they reach the disk.
 #[derive(Clone)]
 pub(crate) struct Progress {
     inner: Arc<Inner>,
@@ -84,14 +85,16 @@ struct Inner {
 
 #[derive(Default)]
 struct State {
-    /// Turns handed to the pipeline, those of them that are in the store, and those answered. Void
+    /// Numbers of turns that were handed to the pipeline, that are in the store, and that are
+    /// published. Void
     /// ones count in their order as well.
     begun: u64,
     committed: u64,
     released: u64,
-    /// True while one is taken through by the thread that made it: no other one may overtake it.
+    /// True while a turn is committed by the thread that made it: no other turn may overtake that
+    /// one.
     through: bool,
-    /// Since when nothing was released although something is on its way.
+    /// The time since which turns are on their way and none was released.
     waiting_since: Option<Instant>,
     failed: bool,
 }
@@ -129,13 +132,14 @@ impl Progress {
         );
     }
 
-    /// A turn is handed over; its number. Whoever calls this hands it over before anybody else does
-    /// the same.
+    /// Counts a turn that is handed over, and returns its number. The caller must hand it over
+    /// before anybody else calls this.
     pub(super) fn begin(&self) -> u64 {
         Self::begin_in(&mut self.inner.state.lock())
     }
 
-    /// The same for a turn that is taken through, if no other one is on its way.
+    /// Counts a turn that its own thread will commit, and returns its number; `None` if another
+    /// turn is on its way.
     pub(super) fn begin_alone(&self) -> Option<u64> {
         let mut state = self.inner.state.lock();
         if state.released != state.begun {
@@ -151,7 +155,8 @@ impl Progress {
         state.begun
     }
 
-    /// Waits until no turn is being taken through; `false` if that failed.
+    /// Waits until no turn is committed by the thread that made it. Returns false if the shard has
+    /// failed.
     fn may_commit(&self) -> bool {
         self.wait_while(|state| state.through)
     }
@@ -174,19 +179,19 @@ impl Progress {
         self.inner.moved.notify_all();
     }
 
-    /// Returns true if the turn of this number is readable.
+    /// Returns true if turn number `turn` is published.
     pub(super) fn has_released(&self, turn: u64) -> bool {
         self.inner.state.lock().released >= turn
     }
 
-    /// Since when turns are on their way to the disk and none has arrived.
+    /// Returns the time since which turns are on their way to the disk and none has arrived.
     pub(super) fn waiting_since(&self) -> Option<Instant> {
         self.inner.state.lock().waiting_since
     }
 
-    /// Nothing may be written or answered any more.
+    /// Marks the shard as failed: nothing may be written or answered any more.
     pub(super) fn fail(&self, why: &str) {
-        // The first reason is the true one; what fails after it fails because of it.
+        // Only the first reason is reported, because what fails later fails because of it.
         if std::mem::replace(&mut self.inner.state.lock().failed, true) {
             return;
         }
@@ -250,7 +255,7 @@ impl CommitPipeline {
         }
     }
 
-    /// Takes a turn all the way that was begun alone.
+    /// Takes a turn that [`Progress::begin_alone`] has counted through all stages.
     pub(super) fn take_through(&self, turn: CommittableTurn) {
         if let Some(turn) = self.commit(turn) {
             self.guard_and_release(vec![turn]);
@@ -296,7 +301,7 @@ impl CommitPipeline {
         let writes = !records.is_empty();
         let began = Instant::now();
         if writes {
-            // One turn at a time is here, so this is the order in which they are written.
+            // Only one turn at a time comes here, so this is the order in which turns are written.
             let mut chain = self.chain.lock();
             let proposed = match chain.propose(&*self.journal, records, &turn.changed) {
                 Ok(proposed) => proposed,
@@ -319,17 +324,17 @@ impl CommitPipeline {
                     return Some(self.void(turn));
                 }
                 Appended::Unknown(error) => {
-                    // On disk or not: nobody knows. The answers are dropped with the turn.
+                    // Nobody knows whether the turn is on disk. Its answers are dropped with it.
                     self.progress
                         .fail(&format!("a turn could not be committed: {error}"));
                     return None;
                 }
             }
         }
-        // Commit point: from here on the turn survives a crash, and none of it has been told.
+        // Commit point: from here on the turn survives a crash, and nobody has been told of it.
         self.progress.committed();
-        // The references are in the store. How long a reader takes for its answer is nothing that
-        // others of the ledger may wait for.
+        // The references are in the store, so the gate is released. Otherwise other requests of the
+        // ledger would wait until a reader has taken its answer.
         for answering in &mut turn.answers {
             answering.answer.batch.release_gate();
         }
@@ -383,7 +388,8 @@ impl CommitPipeline {
                 }
             }
         }
-        // Only now may a lone turn overtake the answers below: what it publishes is newer.
+        // Only now may the turn of another thread overtake the answers below: the trees that it
+        // publishes are newer.
         self.progress.released(turns.len());
         for turn in turns.iter_mut().filter(|turn| !turn.is_void) {
             turn.passed(&self.metrics, Stage::Guard);
@@ -396,7 +402,7 @@ impl CommitPipeline {
                     false => Ok(answering.answer),
                 };
                 if let Some(reply) = answering.reply {
-                    // Whoever asked may be gone; the statement is recorded all the same.
+                    // The caller may be gone; the statement is recorded all the same.
                     let _ = reply.send(answer);
                 }
             }

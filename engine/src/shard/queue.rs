@@ -1,13 +1,13 @@
 //! The queue of a shard, and the turns that its threads take from it.
 //!
-//! Quick ledgers share turns, and one such turn is made at a time, so that what comes meanwhile
-//! makes the next one larger. If one takes longer than it should, another thread begins the next:
-//! whatever holds the first up holds up nobody else. Ledgers with long batches get turns of their
-//! own, one at a time as well, and a second one when that is held up. And those that were seen to be
-//! slow have one thread at most between them: so however many they are, they take no more than that,
-//! and share it by what they use.
+//! Quick ledgers share turns. One such turn is made at a time, so that requests that come meanwhile
+//! make the next one larger. If a turn takes longer than it should, another thread begins the next
+//! one, so whatever holds up the first holds up no other. Ledgers with long batches get turns of
+//! their own: one at a time as well, and a second one when that is held up. Ledgers that were seen
+//! to be slow have one thread between them: however many they are, they take no more than that, and
+//! they share it by what they use.
 //!
-//! It has no bound of its own: whatever is in it holds a share of a budget.
+//! The queue has no bound of its own, because every job in it holds a permit of a budget.
 
 use std::{
     sync::Arc,
@@ -19,21 +19,22 @@ use parking_lot::{Condvar, Mutex};
 use super::schedule::{Pace, Schedule, Waits};
 use crate::{pressure::SourceKey, store::LedgerNumber};
 
-/// How long a turn of ledgers that are not slow may be in work before another thread makes the next one.
+/// Time after which a turn of ledgers that are not slow is overdue, and another thread may make the
+/// next one.
 pub(super) const OVERDUE: Duration = Duration::from_millis(60);
 
-/// How long after a turn a thread still looks now and then whether one is overdue.
+/// Time since the last turn began during which a thread still watches for overdue turns.
 const WATCH: Duration = Duration::from_secs(2);
 
-/// Turns of ledgers with long batches, and of slow ledgers, that are in work at once.
+/// Most turns of ledgers with long batches, and of slow ledgers, that are in work at once.
 const LONG_TURNS_MAX: usize = 2;
 const SLOW_TURNS_MAX: usize = 1;
 
-/// Threads of a shard that make turns: one for those that quick ledgers share, and two for when that
-/// one, or two of them, are held up; the others for the turns of all the rest.
+/// Number of threads of a shard that make turns: one for the turns that quick ledgers share, two
+/// for when one or two of those are held up, and the others for the turns of all other ledgers.
 pub(super) const TURN_THREADS: usize = 3 + LONG_TURNS_MAX + SLOW_TURNS_MAX;
 
-/// The queue of a shard, shared by its threads and by those who ask.
+/// The queue of a shard, shared by its threads and by those who submit jobs.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     state: Mutex<State<T>>,
@@ -45,18 +46,19 @@ pub(super) struct Queue<T> {
 struct State<T> {
     schedule: Schedule<T>,
     open: bool,
-    /// Also what is cut is not gone on with.
+    /// True once the rest of a cut item is dropped, too.
     stopped: bool,
     /// Turns in work.
     turns: Vec<InWork>,
-    /// Numbers them.
+    /// Number of turns begun so far, which is the number of the next one.
     begun: u64,
     last_begun: Option<Instant>,
-    /// Threads that sleep: the last one is woken first, for it has what turns need still at hand.
+    /// Threads that sleep. The last one is woken first, because its caches still hold what turns
+    /// need.
     asleep: Vec<Arc<Condvar>>,
-    /// Threads that were woken and do not run yet.
+    /// Number of threads that were woken and do not run yet.
     waking: usize,
-    /// Whether a further one sleeps until a turn is overdue.
+    /// True while one more thread sleeps until a turn is overdue.
     is_watched: bool,
 }
 
@@ -67,30 +69,30 @@ struct InWork {
     since: Instant,
 }
 
-/// A turn that a thread makes.
+/// A thread's claim to make a turn.
 #[derive(Debug)]
 pub(super) struct Claim {
     number: u64,
     pace: Pace,
-    /// The ledger to begin with.
+    /// The ledger with which the turn begins.
     pub(super) first: LedgerNumber,
 }
 
-/// What became of an item that was served.
+/// The result of serving an item.
 #[derive(Debug)]
 pub(super) struct Served<T> {
     pub(super) source: SourceKey,
     pub(super) used: u64,
-    /// What of it is still to be done.
+    /// The rest of the item, if it was cut.
     pub(super) unfinished: Option<T>,
 }
 
-/// What a turn leaves of a ledger that it served.
+/// A ledger that a turn gives back, with what serving it took.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Leaving {
     pub(super) ledger: LedgerNumber,
     pub(super) used: u64,
-    /// Its longest piece.
+    /// The length of the ledger's longest piece.
     pub(super) longest: Duration,
 }
 
@@ -112,13 +114,13 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Puts an item behind those of its source in its ledger that were received before it. Dropped if
-    /// the queue is closed.
+    /// Puts an item behind those of its source and ledger that were received before it. Drops the
+    /// item if the queue is closed.
     pub(super) fn push(&self, ledger: LedgerNumber, source: SourceKey, waits: Waits<T>) {
         let now = Instant::now();
         let mut state = self.state.lock();
         if !state.open {
-            // What the item holds may need other locks when it goes.
+            // Dropping the item may take other locks.
             drop(state);
             drop(waits);
             return;
@@ -127,8 +129,8 @@ impl<T> Queue<T> {
         self.wake(&mut state, now);
     }
 
-    /// Takes nothing more, and lets go of what waits. Returns how much that was. What of an item is
-    /// not done yet when its turn ends goes as well.
+    /// Closes the queue, drops the waiting items, and returns their number. If a turn in work cuts
+    /// an item afterwards, the rest of that is dropped, too.
     pub(super) fn stop(&self) -> usize {
         let waiting = {
             let mut state = self.state.lock();
@@ -137,11 +139,12 @@ impl<T> Queue<T> {
             self.wake_all(&mut state);
             state.schedule.drain()
         };
-        // Dropped without the lock: what they hold may need others.
+        // The items are dropped without the lock, because that may take other locks.
         waiting.len()
     }
 
-    /// Waits for something to do. None when the queue is closed and empty.
+    /// Waits until a turn can be made, and claims it. Returns `None` when the queue is closed and
+    /// empty.
     pub(super) fn begin(&self) -> Option<Claim> {
         let mut state = self.state.lock();
         loop {
@@ -168,7 +171,8 @@ impl<T> Queue<T> {
                     first,
                 });
             }
-            // What is cut goes back into the queue by whoever makes its turn, who then looks again.
+            // The thread that makes a turn puts the rest of a cut item back into the queue, and
+            // then looks again.
             if !state.open && state.schedule.is_empty() {
                 return None;
             }
@@ -190,7 +194,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Another quick ledger for a turn that others may share.
+    /// Takes another quick ledger for a turn that quick ledgers share.
     pub(super) fn another(&self, claim: &Claim) -> Option<LedgerNumber> {
         if claim.pace != Pace::Quick {
             return None;
@@ -198,7 +202,8 @@ impl<T> Queue<T> {
         self.state.lock().schedule.take(Pace::Quick)
     }
 
-    /// The next item of a ledger that was taken, after what became of the one before.
+    /// Notes the result of the previous item of a ledger that was taken, and returns the next item
+    /// if the caller `wants_more`.
     pub(super) fn next(
         &self,
         ledger: LedgerNumber,
@@ -224,7 +229,7 @@ impl<T> Queue<T> {
         next
     }
 
-    /// Whether nothing waits and no other turn is in work.
+    /// Returns true if nothing waits and no other turn is in work.
     pub(super) fn is_alone(&self) -> bool {
         let state = self.state.lock();
         state.schedule.is_empty() && state.turns.len() == 1
@@ -243,14 +248,14 @@ impl<T> Queue<T> {
             state.schedule.release(ledger, used, longest, now);
         }
         state.turns.retain(|turn| turn.number != claim.number);
-        // Whoever ends a turn looks for the next one itself, and wakes another thread then if there is
-        // more to do. But some only wait for the end.
+        // A thread that ends a turn looks for the next one itself, and wakes another thread then if
+        // there is more to do. But when the queue is closed, some threads only wait for the end.
         if !state.open {
             self.wake_all(&mut state);
         }
     }
 
-    /// Since when the quick ledger has waited that has waited longest.
+    /// Returns the time since which the longest waiting quick ledger has waited.
     pub(super) fn waiting_since(&self) -> Option<Instant> {
         self.state.lock().schedule.waiting_since(Pace::Quick)
     }
@@ -260,21 +265,21 @@ impl<T> Queue<T> {
         self.state.lock().turns.len()
     }
 
-    /// Since when the oldest turn is in work.
+    /// Returns the time at which the oldest turn in work began.
     pub(super) fn in_work_since(&self) -> Option<Instant> {
         let state = self.state.lock();
         state.turns.iter().map(|turn| turn.since).min()
     }
 
-    /// Ledgers that get turns of their own.
+    /// Returns the number of ledgers that get turns of their own.
     pub(super) fn slow_ledgers(&self) -> usize {
         self.state.lock().schedule.slow_ledgers()
     }
 
-    /// Wakes a thread if there is something to do that none does.
+    /// Wakes a thread if there is a turn to make, or one to watch, and no thread does that.
     fn wake(&self, state: &mut State<T>, now: Instant) {
         if state.waking > 0 {
-            // It looks at everything when it runs, and wakes the next one.
+            // The woken thread checks everything when it runs, and wakes the next one.
             return;
         }
         let is_work = Pace::ALL
@@ -318,7 +323,8 @@ impl<T> State<T> {
         !self.turns.is_empty() || self.last_begun.is_some_and(lately)
     }
 
-    /// When the next turn that is in work will be overdue, or when one may be that is begun now.
+    /// Returns the time at which the next turn in work is overdue, or at which one that begins now
+    /// would be.
     fn overdue_at(&self, now: Instant) -> Instant {
         let turns = self.turns.iter().filter(|turn| turn.pace != Pace::Slow);
         let at = turns.map(|turn| turn.since + OVERDUE);
@@ -339,19 +345,19 @@ mod tests {
         SourceKey::Connection(1)
     }
 
-    /// A piece as slow ledgers have them, and one as quick ones have.
+    /// Lengths of pieces: one of slow ledgers, and one of quick ledgers.
     const SECONDS: Duration = Duration::from_secs(4);
     const SHORT: Duration = Duration::from_millis(1);
 
     impl<T> Queue<T> {
-        /// Takes nothing more; what is in it is still served.
+        /// Closes the queue; its items are still served.
         fn close(&self) {
             let mut state = self.state.lock();
             state.open = false;
             self.wake_all(&mut state);
         }
 
-        /// Serves one item of a ledger that is next, whose longest piece is `longest`.
+        /// Serves one item of `ledger`, which must be next; the longest piece takes `longest`.
         fn serve_one(&self, ledger: LedgerNumber, longest: Duration) {
             let claim = self.begin().unwrap();
             assert_eq!(claim.first, ledger);
@@ -385,7 +391,7 @@ mod tests {
         queue.push(ledger, source(), waits);
     }
 
-    /// Serves everything until the queue ends; says what it served.
+    /// Serves everything until the queue ends, and sends the items to `served`.
     fn serve(queue: &Queue<u32>, served: &mpsc::Sender<u32>) {
         while let Some(claim) = queue.begin() {
             let mut last = None;
@@ -415,7 +421,7 @@ mod tests {
         push(&queue, OTHER, 3, false);
         assert_eq!(seen.recv().unwrap(), 3);
         assert!(queue.in_work_since().is_some());
-        // What is of the same ledger waits for it.
+        // Other items of the same ledger wait for that turn.
         assert!(seen.try_recv().is_err());
         queue.next(
             SLOW,
@@ -456,7 +462,7 @@ mod tests {
         let queue = Queue::new();
         push(&queue, SLOW, 1, true);
         queue.serve_one(SLOW, SECONDS);
-        // Its next one never ends.
+        // The turn of this second item never ends.
         push(&queue, SLOW, 2, true);
         assert_eq!(queue.begin().unwrap().first, SLOW);
         for item in 3..10 {
@@ -471,7 +477,7 @@ mod tests {
         push(&queue, SLOW, 1, true);
         let _stuck = queue.begin().unwrap();
         push(&queue, OTHER, 2, true);
-        // Once the first is overdue, and not before: it is begun as soon as it may be.
+        // The other turn begins as soon as the first one is overdue, and not before.
         queue.serve_one(OTHER, SHORT);
         assert!(queue.in_work_since().unwrap().elapsed() >= OVERDUE);
     }

@@ -1,17 +1,20 @@
-//! The order of service: ledgers take turns, and within a ledger its sources do, by what they used.
+//! The order of service: fair queueing among the ledgers of a shard, and among the sources of a
+//! ledger.
 //!
-//! Start-time fair queueing with costs that are known afterwards. Each ledger and each source bears
-//! the point of virtual time to which it has been served. The one that is furthest behind is next
-//! (and where others are hardly further, the one whose item was received first, within a bound);
-//! what serving it really took is added to its point. So a source with slow statements pays for
-//! them: until the others have had as much, they come first. Nobody saves up credit by being idle:
-//! who comes back begins at the point of whoever was served last. And nothing stands idle: who is
-//! far ahead is served at once where nobody else waits.
+//! This is start-time fair queueing with costs that are known only afterwards. Each ledger and each
+//! source has a virtual time, which says how much service it has had. The one with the least
+//! virtual time is served next, and the measured cost of that service is then added to it. (Among
+//! sources that are nearly equal, the one whose item was received first is served, within a bound.)
+//! So a source with slow statements pays for them: the others come first until they have had as
+//! much. Nobody saves up credit by being idle: whoever comes back begins at the virtual time of the
+//! one that was served last. And no thread stands idle: a ledger or source that is far ahead is
+//! served at once if no other waits.
 //!
-//! Ledgers stand in one of three lines, by how long their pieces keep a thread: so whoever serves the
-//! quick ones meets no long batch, and a long batch that is honest does not wait for those that were
-//! seen to take very long. What was seen holds for a number of turns, and for many times as long as
-//! the piece took. Each line counts for itself what its ledgers used.
+//! Ledgers belong to one of three classes ([`Pace`]), by how long their pieces keep a thread. So a
+//! thread that serves quick ledgers meets no long batch, and a long batch does not wait for ledgers
+//! whose pieces were very slow. A ledger stays in a slower class for a number of turns, and for a
+//! multiple of the time that its piece took. Each class counts for itself how much service its
+//! ledgers have had.
 //!
 //! Source: P. Goyal, H. Vin, H. Cheng, Start-time Fair Queuing, 1996.
 
@@ -22,43 +25,46 @@ use std::{
 
 use crate::{pressure::SourceKey, store::LedgerNumber};
 
-/// A piece of work (a statement, or a batch under one manifest) that takes longer than this is long.
+/// A piece of work (a statement, or a batch under one manifest) is long if it takes more than this.
 const LONG_PIECE: Duration = Duration::from_millis(20);
 
-/// And one that takes longer than this is slow.
+/// A piece of work is slow if it takes more than this.
 pub(super) const SLOW_PIECE: Duration = Duration::from_millis(250);
 
-/// Turns without such a piece after which a ledger no longer stands where it was seen to belong.
+/// Number of turns without a long, or slow, piece after which a ledger may return to a quicker
+/// class.
 const SEEN_TURNS: u32 = 256;
 
-/// And it stands there for so many times as long as the piece took: who is quick in between, so as to
-/// be let into another line, takes no more than this part of that line's time.
+/// A ledger stays in a slower class for at least this multiple of the time that its long, or slow,
+/// piece took. So a ledger that is quick in between, to get back into a quicker class, takes at
+/// most this fraction of that class's time.
 const SEEN_TIMES: u32 = 50;
 
-/// Nanoseconds of use by which a source may be ahead of the one that is next, and be served before it
-/// because its item was received earlier. An Intent that is recorded behind a later one costs more to
-/// keep, so what was received in one order is recorded in it as far as that is fair.
+/// Nanoseconds by which the virtual time of a source may exceed the least one while the source is
+/// still served first, because its item was received earlier. An Intent that is recorded behind a
+/// later one costs more to keep, so items are recorded in the order of receipt as far as that is
+/// fair.
 const AHEAD_MAX: u64 = 4_000_000;
 
-/// What is served in this way before the one that is next is served in any case: nobody waits longer
-/// for it, however many others there are.
+/// Nanoseconds that may be spent on such sources before the one with the least virtual time is
+/// served in any case. It waits no longer than that for them, however many they are.
 const PASSED_MAX: u64 = 4_000_000;
 
-/// So many sources are looked at, and so many items of one.
+/// Number of sources that are compared by time of receipt, and of items of one source.
 const LOOK_MAX: usize = 16;
 
-/// Ledgers, and sources of a ledger, that are remembered although nothing of them waits.
+/// Numbers of ledgers, and of sources of a ledger, that may be remembered without waiting items.
 const IDLE_LANES_MAX: usize = 4096;
 const IDLE_FLOWS_MAX: usize = 1024;
 
-/// The line that a ledger waits in.
+/// The class of a ledger, by the time that its pieces take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Pace {
-    /// No piece of it takes long.
+    /// No piece of the ledger was long lately.
     Quick,
-    /// A piece of it was long, or a batch of it waits that may be.
+    /// A piece of the ledger was long lately, or it has a batch that may be long.
     Long,
-    /// A piece of it was slow.
+    /// A piece of the ledger was slow lately.
     Slow,
 }
 
@@ -76,18 +82,17 @@ impl Pace {
     }
 }
 
-/// Items that wait, by ledger and source.
+/// Waiting items, by ledger and source.
 #[derive(Debug)]
 pub(super) struct Schedule<T> {
     lanes: HashMap<LedgerNumber, Lane<T>>,
-    /// By pace.
+    /// The ledgers to be served, by [`Pace`].
     lines: [Waiting; 3],
-    /// Items that wait.
+    /// Number of waiting items.
     len: usize,
 }
 
-/// Ledgers of one pace of which something waits and that nobody serves, by how far they have been
-/// served.
+/// The ledgers of one class that have waiting items and that nobody serves, by virtual time.
 #[derive(Debug, Default)]
 struct Waiting {
     ready: BTreeSet<(u64, LedgerNumber)>,
@@ -97,33 +102,35 @@ struct Waiting {
 #[derive(Debug)]
 struct Lane<T> {
     flows: HashMap<SourceKey, Flow<T>>,
-    /// Sources of which something waits and that are not being served.
+    /// Sources with waiting items that nobody serves, by virtual time.
     ready: BTreeSet<(u64, SourceKey)>,
     now: u64,
-    /// What was served before a source that was further behind, since such a one was served last.
+    /// Nanoseconds spent on sources that were served before one with less virtual time, since the
+    /// source with the least was served last.
     passed: u64,
-    /// How far it has been served, in each line.
+    /// The ledger's virtual time in each class.
     served: [u64; 3],
-    /// The line that it was taken from by whoever serves it.
+    /// The class in which the ledger was taken; `None` if nobody serves it.
     taken: Option<Pace>,
-    /// The line that it stands in, and since when.
+    /// The class in which the ledger waits to be taken, and since when.
     stands: Option<(Pace, Instant)>,
-    /// Items that may take long, those in work included.
+    /// Number of items that may take long, those in work included.
     heavy: usize,
     long: Seen,
     slow: Seen,
 }
 
-/// That a ledger had a piece of some length.
+/// Records that a ledger had a long, or a slow, piece.
 #[derive(Debug, Default)]
 struct Seen {
-    /// Turns for which that still counts.
+    /// Number of turns for which the piece still counts.
     turns: u32,
     until: Option<Instant>,
 }
 
 impl Seen {
-    /// A turn has ended, whose longest piece is such a one, or is not.
+    /// Notes the end of a turn; `is_so` says whether its longest piece, of length `longest`, counts
+    /// here.
     fn turn(&mut self, is_so: bool, longest: Duration, now: Instant) {
         if is_so {
             self.turns = SEEN_TURNS;
@@ -136,24 +143,25 @@ impl Seen {
     }
 }
 
-/// An item that waits.
+/// A waiting item.
 #[derive(Debug)]
 pub(super) struct Waits<T> {
     pub(super) item: T,
-    /// Whether it may take long at a stretch.
+    /// True if the item may keep its thread for long at a stretch.
     pub(super) is_heavy: bool,
-    /// When it was received: those of a source are served in this order.
+    /// The time of receipt; a source's items are served in this order.
     pub(super) received: Instant,
-    /// Part of it was served before: nothing of its source comes before the rest.
+    /// True if part of the item was served before. Then no other item of its source comes before
+    /// the rest.
     pub(super) begun: bool,
 }
 
-/// What is being served of a source.
+/// The item of a source that is being served.
 #[derive(Debug)]
 struct Serving {
     is_heavy: bool,
     received: Instant,
-    /// Whether it comes before a source that is further behind.
+    /// True if the source was served before one with less virtual time.
     passes: bool,
 }
 
@@ -161,7 +169,7 @@ struct Serving {
 struct Flow<T> {
     items: VecDeque<Waits<T>>,
     served: u64,
-    /// `None` if nothing of it is being served.
+    /// `None` if no item of the source is being served.
     serving: Option<Serving>,
 }
 
@@ -203,8 +211,8 @@ impl<T> Lane<T> {
         }
     }
 
-    /// The source to be served, and how far it has been: the one that is furthest behind, or one that is
-    /// hardly further and whose item was received earlier.
+    /// Returns the source to be served next, with its virtual time: the one with the least, or one
+    /// with hardly more whose item was received earlier.
     fn first(&self) -> Option<(u64, SourceKey)> {
         let least = self.ready.first()?;
         if self.passed >= PASSED_MAX {
@@ -214,7 +222,7 @@ impl<T> Lane<T> {
         let near = self.ready.iter().take_while(|(served, _)| *served <= until);
         let near = near.take(LOOK_MAX).filter_map(|key| {
             let first = self.flows.get(&key.1)?.items.front()?;
-            // The rest of what was cut goes on behind others.
+            // The rest of a cut item is not served before sources with less virtual time.
             let may_pass = !first.begun || key == least;
             may_pass.then_some((first.received, key))
         });
@@ -222,7 +230,8 @@ impl<T> Lane<T> {
         Some(key.clone())
     }
 
-    /// Forgets sources of which nothing waits and that owe nothing.
+    /// Forgets sources without waiting items, if too many are remembered. Those that are ahead of
+    /// the others are forgotten only if the rest are still too many.
     fn prune(&mut self) {
         if self.flows.len() <= IDLE_FLOWS_MAX {
             return;
@@ -231,7 +240,7 @@ impl<T> Lane<T> {
         let busy = |flow: &Flow<T>| flow.serving.is_some() || !flow.items.is_empty();
         self.flows.retain(|_, flow| busy(flow) || flow.served > now);
         if self.flows.len() > IDLE_FLOWS_MAX {
-            // So many owe something: they are let off rather than kept without a bound.
+            // Too many sources are ahead: they are forgiven that, because memory is bounded.
             self.flows.retain(|_, flow| busy(flow));
         }
     }
@@ -250,28 +259,28 @@ impl<T> Schedule<T> {
         self.len == 0
     }
 
-    /// Whether a ledger stands in this line.
+    /// Returns true if a ledger of this class waits to be taken.
     pub(super) fn waits(&self, pace: Pace) -> bool {
         !self.lines[pace as usize].ready.is_empty()
     }
 
-    /// Ledgers that get turns of their own.
+    /// Returns the number of ledgers that get turns of their own.
     pub(super) fn slow_ledgers(&self) -> usize {
         let slow = |lane: &&Lane<T>| lane.pace() > Pace::Quick;
         self.lanes.values().filter(slow).count()
     }
 
-    /// Since when the ledger has waited that has stood longest in this line.
+    /// Returns the time since which the longest waiting ledger of this class has waited.
     pub(super) fn waiting_since(&self, pace: Pace) -> Option<Instant> {
         let ready = self.lines[pace as usize].ready.iter();
         let since = ready.filter_map(|(_, ledger)| self.lanes[ledger].stands);
         since.map(|(_, since)| since).min()
     }
 
-    /// Puts an item behind those of its source that were received before it: requests are looked through
-    /// side by side, so a later one may be through first, and were it recorded first, the receive time
-    /// of the other would be behind the ledger's time. The ledger of one that may take long is not
-    /// served among the quick ones before that is done.
+    /// Puts an item behind those of its source that were received before it. Requests are admitted
+    /// side by side, so a later one may be ready first. If it were recorded first, the receive time
+    /// of the other would be behind the ledger's time. The ledger of an item that may take long is
+    /// not served among the quick ones before that item is done.
     pub(super) fn push(
         &mut self,
         ledger: LedgerNumber,
@@ -305,7 +314,7 @@ impl<T> Schedule<T> {
         self.stand(ledger, now);
     }
 
-    /// Takes the ledger that is next in a line: until it is released nobody else gets it.
+    /// Takes the next ledger of a class. Nobody else gets it until it is released.
     pub(super) fn take(&mut self, pace: Pace) -> Option<LedgerNumber> {
         let line = &mut self.lines[pace as usize];
         let (served, ledger) = line.ready.pop_first()?;
@@ -316,8 +325,9 @@ impl<T> Schedule<T> {
         Some(ledger)
     }
 
-    /// The next item of a ledger that was taken, with its source. That source is not served again
-    /// before [`Schedule::served`]. Nothing that may take long is served among the quick.
+    /// Returns the next item of a ledger that was taken, with its source. That source is not served
+    /// again before [`Schedule::served`] is called. An item that may take long is not returned if
+    /// the ledger was taken as a quick one.
     pub(super) fn next(&mut self, ledger: LedgerNumber) -> Option<(SourceKey, T)> {
         let lane = self.lanes.get_mut(&ledger)?;
         let next = lane.first()?;
@@ -340,13 +350,15 @@ impl<T> Schedule<T> {
         });
         lane.ready.remove(&next);
         let (_, source) = next;
-        // Not the point of the one that passes: who comes back begins where the others are.
+        // This is not the virtual time of a source that passed others: whoever comes back begins
+        // where the others are.
         lane.now = lane.now.max(least);
         self.len -= 1;
         Some((source, item))
     }
 
-    /// Notes what serving a source took. What is not done comes back before everything else of it.
+    /// Adds the cost of serving a source to its virtual time. An unfinished item comes back before
+    /// all others of its source.
     pub(super) fn served(
         &mut self,
         ledger: LedgerNumber,
@@ -388,7 +400,8 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// Gives a ledger back that was taken, with what serving it took, and the longest piece of that.
+    /// Gives back a ledger that was taken, with the cost of serving it and the length of its
+    /// longest piece.
     pub(super) fn release(
         &mut self,
         ledger: LedgerNumber,
@@ -409,7 +422,7 @@ impl<T> Schedule<T> {
         self.stand(ledger, now);
     }
 
-    /// Everything that waits; nothing waits then.
+    /// Removes and returns all waiting items.
     pub(super) fn drain(&mut self) -> Vec<T> {
         let mut all = Vec::with_capacity(self.len);
         for lane in self.lanes.values_mut() {
@@ -428,7 +441,7 @@ impl<T> Schedule<T> {
         all
     }
 
-    /// Puts a ledger into its line if something of it waits and nobody serves it.
+    /// Makes a ledger wait in its class if it has waiting items and nobody serves it.
     fn stand(&mut self, ledger: LedgerNumber, now: Instant) {
         let Some(lane) = self.lanes.get_mut(&ledger) else {
             return;
@@ -444,7 +457,8 @@ impl<T> Schedule<T> {
         line.ready.insert((*served, ledger));
     }
 
-    /// Forgets ledgers of which nothing waits and that owe nothing.
+    /// Forgets quick ledgers that have no waiting items and are not ahead of the others. If too
+    /// many are left, forgets all that have no waiting items.
     fn prune(&mut self) {
         let now = self.lines.each_ref().map(|line| line.now);
         let is_busy = |lane: &Lane<T>| lane.taken.is_some() || !lane.ready.is_empty();

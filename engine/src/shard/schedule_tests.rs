@@ -1,11 +1,11 @@
-//! The order in which ledgers and sources are served, counted in what they use.
+//! Tests of the order in which ledgers and sources are served, by what they use.
 
 use super::*;
 
 const NOISY: LedgerNumber = LedgerNumber(1);
 const QUIET: LedgerNumber = LedgerNumber(2);
 
-/// Pieces as quick ledgers, ledgers with large batches and slow ledgers have them.
+/// Lengths of pieces: of quick ledgers, of ledgers with large batches, and of slow ledgers.
 const SHORT: Duration = Duration::from_millis(1);
 const LONG: Duration = Duration::from_millis(100);
 const SECONDS: Duration = Duration::from_secs(4);
@@ -18,7 +18,7 @@ fn push(schedule: &mut Schedule<u32>, ledger: LedgerNumber, from: u64, item: u32
     push_received(schedule, ledger, from, (item, false), Instant::now());
 }
 
-/// The same of an item that may take long.
+/// Pushes an item that may take long.
 fn push_heavy(schedule: &mut Schedule<u32>, ledger: LedgerNumber, from: u64, item: u32) {
     push_received(schedule, ledger, from, (item, true), Instant::now());
 }
@@ -39,7 +39,7 @@ fn push_received(
     schedule.push(ledger, source(from), waits, Instant::now());
 }
 
-/// Serves one item of the ledger that is next, which takes `used`.
+/// Serves one item of the next ledger, at a cost of `used`.
 fn serve(schedule: &mut Schedule<u32>, pace: Pace, used: u64) -> Option<(LedgerNumber, u32)> {
     let ledger = schedule.take(pace)?;
     let (source, item) = schedule.next(ledger).unwrap();
@@ -59,7 +59,7 @@ fn those_of_a_source_are_served_as_they_were_received() {
     let ledger = schedule.take(Pace::Quick).unwrap();
     let (from, first) = schedule.next(ledger).unwrap();
     assert_eq!(first, 1);
-    // What is begun goes on before all others.
+    // The rest of an item that was begun comes before all other items of its source.
     push_received(&mut schedule, NOISY, 1, (0, false), at(0));
     schedule.served(ledger, &from, 1, Some(1));
     let mut order = Vec::new();
@@ -77,7 +77,7 @@ fn sources_that_are_hardly_further_are_served_as_they_were_received() {
     let order = |used: u64| {
         let mut schedule = Schedule::new();
         for from in 1..=3 {
-            // The second one of a source is received long after all others.
+            // The second item of each source is received long after all first ones.
             let item = u32::try_from(from).unwrap();
             push_received(&mut schedule, NOISY, from, (item, false), received(from));
             let later = received(from) + SECONDS;
@@ -93,11 +93,12 @@ fn sources_that_are_hardly_further_are_served_as_they_were_received() {
         order
     };
     assert_eq!(order(1), [3, 2, 1, 13, 12, 11]);
-    // One that has used more waits until the others have had as much.
+    // A source that has used more waits until the others have had as much.
     assert_eq!(order(2 * AHEAD_MAX), [3, 2, 1, 12, 11, 13]);
 }
 
-/// Who sends one at a time is not kept waiting by others' earlier items, however many have them.
+/// A source that sends one item at a time is not kept waiting by earlier items of others, however
+/// many sources have some.
 #[test]
 fn earlier_items_of_many_sources_pass_a_later_one_for_a_bounded_time() {
     const JOB: u64 = 50_000;
@@ -122,7 +123,7 @@ fn earlier_items_of_many_sources_pass_a_later_one_for_a_bounded_time() {
             waited += JOB;
         }
         assert!(waited <= PASSED_MAX + (1 + many) * JOB, "{round}: {waited}");
-        // The others go on while it thinks.
+        // The other sources go on while this one sends nothing.
         for _ in 0..20 {
             let (from, _) = schedule.next(ledger).unwrap();
             schedule.served(ledger, &from, JOB, None);
@@ -139,12 +140,12 @@ fn one_large_ledger_and_one_statement_of_another() {
     assert_eq!(serve(&mut schedule, Pace::Quick, 1200), Some((NOISY, 0)));
     push(&mut schedule, QUIET, 2, 100);
     assert_eq!(serve(&mut schedule, Pace::Quick, 1), Some((QUIET, 100)));
-    // As long as it uses less, it is first whenever it comes.
+    // As long as the quiet ledger uses less, it is first whenever it has an item.
     for item in 101..150 {
         push(&mut schedule, QUIET, 2, item);
         assert_eq!(serve(&mut schedule, Pace::Quick, 1), Some((QUIET, item)));
     }
-    // Alone, the other goes on at once.
+    // The noisy ledger goes on at once when no other waits.
     assert_eq!(serve(&mut schedule, Pace::Quick, 1200), Some((NOISY, 1)));
 }
 
@@ -162,7 +163,7 @@ fn what_was_used_is_paid_for_also_by_who_sends_one_at_a_time() {
         let used = if ledger == NOISY { 100 } else { 1 };
         schedule.served(ledger, &source, used, None);
         schedule.release(ledger, used, SHORT, Instant::now());
-        // Each sends its next when it has its answer.
+        // Each ledger gets its next item when it has its answer.
         push(&mut schedule, ledger, 1, item);
         if ledger == NOISY {
             noisy += 1;
@@ -213,7 +214,7 @@ fn what_is_cut_goes_on_before_what_its_source_sent_later_and_behind_others() {
     assert!(schedule.is_empty() && !schedule.waits(Pace::Quick));
 }
 
-/// Serves one item of the ledger that is next at `now`, whose longest piece is `longest`.
+/// Serves one item of the next ledger at `now`; its longest piece takes `longest`.
 fn serve_at(
     schedule: &mut Schedule<u32>,
     pace: Pace,
@@ -234,7 +235,7 @@ fn slow_ledgers_stand_in_a_line_of_their_own_until_they_are_quick_again() {
     push(&mut schedule, NOISY, 1, 0);
     let ledger = schedule.take(Pace::Quick).unwrap();
     let (from, item) = schedule.next(ledger).unwrap();
-    // Nobody else gets it, or more of that source, meanwhile.
+    // Nobody else gets the ledger, or more of that source, meanwhile.
     push(&mut schedule, NOISY, 1, 1);
     assert_eq!(schedule.take(Pace::Quick), None);
     let now = Instant::now();
@@ -243,7 +244,7 @@ fn slow_ledgers_stand_in_a_line_of_their_own_until_they_are_quick_again() {
     assert!(!schedule.waits(Pace::Quick) && !schedule.waits(Pace::Long));
     assert_eq!(schedule.slow_ledgers(), 1);
     assert!(schedule.waiting_since(Pace::Slow).is_some());
-    // Turns that are over soon do not help it back, where it has held a thread for so long.
+    // Quick turns do not bring the ledger back soon, because it has held a thread for so long.
     let soon = now + SECONDS * (SEEN_TIMES - 1);
     for turn in 0..3 * SEEN_TURNS {
         let served = serve_at(&mut schedule, Pace::Slow, SHORT, soon);
@@ -284,10 +285,10 @@ fn what_may_take_long_at_a_stretch_never_meets_the_quick() {
     assert_eq!(serve(&mut schedule, Pace::Quick, 1), None);
     assert_eq!(serve(&mut schedule, Pace::Long, 1), Some((NOISY, 0)));
     assert_eq!(serve(&mut schedule, Pace::Long, 1), Some((NOISY, 1)));
-    // It was not long: its ledger is as quick as before.
+    // The heavy item did not take long, so its ledger is as quick as before.
     push(&mut schedule, NOISY, 1, 3);
     assert_eq!(serve(&mut schedule, Pace::Quick, 1), Some((NOISY, 3)));
-    // Also one that comes while the ledger is served among the quick.
+    // The same holds for a heavy item that comes while the ledger is served among the quick ones.
     push(&mut schedule, NOISY, 1, 4);
     let ledger = schedule.take(Pace::Quick).unwrap();
     push_heavy(&mut schedule, NOISY, 1, 5);
@@ -310,7 +311,7 @@ fn who_goes_from_line_to_line_still_owes_what_it_used() {
         let (ledger, _) = serve(&mut schedule, Pace::Long, 100).unwrap();
         *batches.entry(ledger).or_insert(0) += 1;
         if ledger == NOISY {
-            // Before its next batch it is served among the quick.
+            // The ledger is served among the quick ones before its next batch.
             push(&mut schedule, NOISY, 1, 1);
             assert_eq!(serve(&mut schedule, Pace::Quick, 1), Some((NOISY, 1)));
         }

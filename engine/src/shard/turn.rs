@@ -1,9 +1,11 @@
-//! The threads that make turns: each takes what waits, steps, signs, and hands over.
+//! The threads that make turns. Each takes waiting jobs, steps their ledgers, signs the new heads,
+//! and hands the turn over.
 //!
-//! A turn is bounded in time, in bytes and in jobs. A request that does not fit is cut between its
-//! statements: what was placed is recorded with this turn, the rest goes on in a later one, behind
-//! what others of the ledger have waiting. (A batch under a manifest is one piece and is not cut.)
-//! The step does not depend on where turns are cut, so the machine's speed decides no verdict.
+//! A turn is bounded in time, in bytes and in jobs. A request that does not fit is cut between two
+//! statements: those that were placed are recorded with this turn, and the rest goes on in a later
+//! one, behind the waiting jobs of the ledger's other sources. (A batch under a manifest is one
+//! piece and is not cut.) The step does not depend on where turns are cut, so the machine's speed
+//! decides no verdict.
 
 use std::{
     collections::VecDeque,
@@ -33,22 +35,22 @@ use crate::{
     store::{Family, Store, keys},
 };
 
-/// How long a turn may take; it is looked at between two statements.
+/// The time that a turn may take; it is checked between two statements.
 pub(crate) const TURN_TIME: Duration = Duration::from_millis(40);
 
-/// A ledger that shares a turn with others that wait gets at most this part of it at once.
+/// A ledger gets the turn's time divided by this at once, if other ledgers share the turn.
 const SLICES: u32 = 4;
 
-/// Jobs of one turn at most.
+/// Most jobs of one turn.
 pub(super) const TURN_JOBS: usize = 4096;
 
-/// Entry bytes of one turn, roughly: it takes no more statements once it has so many.
+/// Entry bytes after which a turn takes no more statements.
 pub(super) const TURN_BYTES: usize = 2 << 20;
 
-/// What a byte of entries counts beside the time of its step: the disk takes some 100 MB a second.
+/// The cost of an entry's byte, besides the time of its step: the disk takes some 100 MB a second.
 const NS_PER_BYTE: u64 = 10;
 
-/// What the threads of a shard that make turns have in common.
+/// The state that a shard's turn threads share.
 pub(super) struct Turns {
     pub(super) store: Arc<Store>,
     pub(super) queue: Arc<Queue<Job>>,
@@ -57,14 +59,14 @@ pub(super) struct Turns {
     pub(super) slot: u8,
     pub(super) metrics: Arc<Metrics>,
     pub(super) turn_time: Duration,
-    /// Set when the server does not wait for turns any longer.
+    /// Set when the server no longer waits for turns in work.
     pub(super) interrupted: Arc<AtomicBool>,
     pub(super) held: Mutex<AllHeld>,
-    /// Held while a turn is numbered and handed over: both in one order.
+    /// Held while a turn is numbered and handed over, so that both orders are the same.
     pub(super) handing: Mutex<()>,
 }
 
-/// One of those threads.
+/// A thread that makes turns.
 pub(super) struct TurnThread {
     pub(super) shared: Arc<Turns>,
     pub(super) next: SyncSender<CommittableTurn>,
@@ -77,7 +79,7 @@ impl TurnThread {
             queue, progress, ..
         } = &*self.shared;
         while let Some(claim) = queue.begin() {
-            // Jobs of a failed shard are dropped, which tells whoever waits.
+            // The jobs of a failed shard are dropped, which tells those who wait for them.
             if progress.has_failed() {
                 queue.stop();
                 queue.end(&claim, [leaving(&InTurn::new(claim.first, 0))]);
@@ -93,8 +95,8 @@ impl TurnThread {
                     self.shared.give_back(&claim, making, handed_over);
                 }
                 Err(StepError::Interrupted) => {
-                    // As if the turn had never been: nothing of it was handed over, and its ledgers
-                    // are not given back, so nobody goes on from here.
+                    // The turn leaves no trace: nothing was handed over, and its ledgers are not
+                    // given back, so no thread goes on from their state.
                     queue.stop();
                     queue.end(&claim, []);
                 }
@@ -111,8 +113,8 @@ impl TurnThread {
         }
     }
 
-    /// Hands a turn over to the disk; its number. A turn that has nothing before it and nothing
-    /// behind it is taken there at once.
+    /// Hands a turn over to the commit thread, and returns its number. If no other turn is on its
+    /// way and nothing waits, this thread commits the turn itself.
     fn hand_over(&self, finished: CommittableTurn) -> Option<u64> {
         let Turns {
             queue,
@@ -130,7 +132,7 @@ impl TurnThread {
         let _handing = handing.lock();
         let number = progress.begin();
         if self.next.send(finished).is_err() {
-            // Only a panic ends the other end before this one.
+            // Only a panic ends the receiver before the sender.
             progress.fail("the thread that commits turns has ended");
         }
         Some(number)
@@ -138,7 +140,7 @@ impl TurnThread {
 }
 
 impl Turns {
-    /// Makes a turn. `None` if there was nothing to do in it.
+    /// Makes a turn; `None` if there was nothing to do.
     fn make(
         &self,
         claim: &Claim,
@@ -175,8 +177,8 @@ impl Turns {
         Ok(Some(finished))
     }
 
-    /// Serves what waits of a ledger, for as long as its slice of the turn is. Returns true if there
-    /// may be more.
+    /// Serves the waiting jobs of a ledger for as long as its slice of the turn lasts. Returns true
+    /// if more may be waiting.
     fn serve(&self, making: &mut Making, place: usize) -> Result<bool, StepError> {
         let number = making.ledgers[place].number;
         let until = Instant::now() + self.turn_time / SLICES;
@@ -215,7 +217,8 @@ impl Turns {
                 }
             };
             making.jobs += 1;
-            // Waiting for what others have recorded to be on disk is not paid for.
+            // A ledger does not pay for the time in which it waited for earlier turns to reach the
+            // disk.
             let waited = making.watch.waited() - waited;
             let time = began.elapsed().saturating_sub(waited);
             let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
@@ -230,7 +233,7 @@ impl Turns {
         }
     }
 
-    /// Serves a job; what is still to be done of it is returned.
+    /// Serves a job, and returns the rest of it if it was cut.
     fn serve_job(
         &self,
         making: &mut Making,
@@ -240,7 +243,7 @@ impl Turns {
         if !job.begun && job.reply.is_some() {
             self.metrics.stage(Stage::Queue, job.queued.elapsed());
         }
-        // What comes before it is none of its pieces.
+        // The time before this job is no part of its pieces.
         making.watch.lap();
         making.in_hand = job.reply.take();
         if self.is_void(making, &job)? {
@@ -322,7 +325,7 @@ impl Turns {
                 AdmittedBatch::default()
             }
             Work::Create(new) => {
-                // Its records are ready; they only travel in this turn's batch.
+                // The records of the new ledger are ready; this turn's batch only carries them.
                 new.ledger.begin_epoch(making.epoch);
                 new.write(&self.store, &mut making.batch);
                 making.leaves += 1;
@@ -344,7 +347,7 @@ impl Turns {
             placements,
             batch,
             assessed,
-            // Replaced by this turn's head when it is made.
+            // Replaced by the ledger's newest tree when the turn is finished.
             readable: Arc::clone(newest),
         };
         let answering = PendingReply {
@@ -359,14 +362,14 @@ impl Turns {
         Ok(None)
     }
 
-    /// Lets what is due in a job's ledger happen, portion by portion, where more of it is due than may
-    /// fire in front of one entry. Returns true if there is more when the turn is over: then the job has
-    /// to wait for the next one.
+    /// Fires the due timers of a job's ledger, portion by portion, if more are due than may fire in
+    /// front of one entry. Returns true if some are left when the turn's time is over: then the job
+    /// waits for the next turn.
     fn is_behind(&self, making: &mut Making, place: usize, job: &Job) -> Result<bool, StepError> {
         let (ledger, at) = match &job.work {
             Work::Append(ledger, statements) => (ledger, statements.received_at()),
             Work::Receipt(ledger, _, now) | Work::Tick(ledger, now) => (ledger, *now),
-            // That the clock was confirmed is said before anything fires by it.
+            // A confirmation of the clock is recorded before any timer fires by it.
             Work::Clock(..) | Work::Create(_) | Work::Restore(_) => return Ok(false),
         };
         loop {
@@ -383,7 +386,8 @@ impl Turns {
         }
     }
 
-    /// Steps a ledger in this turn.
+    /// Runs `step` on a ledger in this turn. Begins the ledger's part of the turn if that is not
+    /// open.
     fn step(
         &self,
         in_turn: &mut InTurn,
@@ -425,8 +429,8 @@ impl Turns {
         step(&mut held.state, turn, &mut past)
     }
 
-    /// Ends a ledger's part of a turn: records and signed head go into the batch. Also if nothing
-    /// was recorded: it holds the sessions that it looked at.
+    /// Ends a ledger's part of a turn: its records and its signed head go into the batch. This is
+    /// done also if nothing was recorded, because the turn holds the sessions that it has read.
     fn close(&self, making: &mut Making, place: usize) -> Result<(), StepError> {
         let InTurn {
             number, held, open, ..
@@ -443,7 +447,7 @@ impl Turns {
         let change = signed(held.state.sessions()) - signed(sessions);
         self.metrics.sessions_changed(change);
         if recorded == 0 {
-            // Duplicates may have brought contents that came too late the first time.
+            // A duplicate may have brought contents that were not stored the first time.
             write_records(&self.store, batch, *number, &records);
             making.unchanged.push(ledger);
             return Ok(());
@@ -474,7 +478,8 @@ impl Turns {
         let mut batch = std::mem::take(&mut making.batch);
         let changed = std::mem::take(&mut making.changed);
         let guarded = changed.last().map(|(ledger, readable)| {
-            // So that a restart knows which head this turn's guard would have held.
+            // After a restart, this record tells which head the guard would have held after this
+            // turn.
             let key = keys::newest(self.slot);
             let name = ledger.name().as_bytes();
             self.store.put(&mut batch, Family::Meta, &key, name);

@@ -23,7 +23,7 @@ enum Unread {
 }
 
 impl Store {
-    /// A cell's bytes.
+    /// Returns the bytes of a cell.
     pub fn cell(&self, ledger: LedgerNumber, cell: &CellKey) -> Result<Option<Bytes>, StoreError> {
         self.value(Family::State, &keys::cell(ledger, cell))
     }
@@ -98,7 +98,7 @@ fn damaged_due(ledger: LedgerNumber, key: &[u8]) -> StoreError {
 
 /// Cells, as readers need them.
 impl Store {
-    /// A task.
+    /// Returns a task.
     pub fn task(&self, ledger: LedgerNumber, task: TaskId) -> Result<Option<Task>, StoreError> {
         self.decoded(ledger, &CellKey::Task(task))
     }
@@ -189,8 +189,8 @@ impl Store {
         self.stored_head(ledger).map(|(size, _)| size)
     }
 
-    /// The newest head in the store with its size. It is written with the turn that it covers, so
-    /// everything that is read with it of one moment is as of this size.
+    /// Returns the newest head in the store, with its size. It is written with the turn that it
+    /// covers, so everything that is read at the same moment belongs to the tree of this size.
     pub fn stored_head(&self, ledger: LedgerNumber) -> Result<(u64, HeadRecord), StoreError> {
         let sized = self.latest_head(ledger)?.and_then(|record| {
             // The size is the second line of a checkpoint (C2SP tlog-checkpoint).

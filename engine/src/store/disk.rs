@@ -101,7 +101,7 @@ struct Seen {
     space: Result<Space, String>,
     /// Time at which a look began that has not ended.
     looking: Option<Instant>,
-    /// Whether a test says what space there is.
+    /// True if a test has set the space.
     pretended: bool,
 }
 
@@ -304,7 +304,7 @@ fn look(directory: &Path) -> io::Result<Space> {
 }
 
 impl Disk {
-    /// For tests: from now on it has this much free, of 100 GiB.
+    /// Sets the free space, out of 100 GiB, for tests.
     pub fn pretend(&self, free_bytes: u64) {
         let space = Space {
             free_bytes,
@@ -344,7 +344,7 @@ mod tests {
         disk.pretend(9 << 20);
         assert!(disk.room_for_log().is_err());
         assert_eq!(disk.refused(), [("contents", 2), ("statements", 1)]);
-        // This happens without anyone's help.
+        // The refusals end by themselves when there is room.
         disk.pretend(100 << 20);
         assert!(disk.room_for_log().is_ok() && disk.room_for_contents(1).is_ok());
     }

@@ -1,4 +1,4 @@
-//! The digest of what a turn writes, for tests: two servers that step the same must write the same.
+//! The digest of a turn's writes, for tests: two servers that step the same must write the same.
 
 use rocksdb::{WriteBatch, WriteBatchIteratorCf};
 
@@ -8,15 +8,15 @@ const PUT: u8 = 1;
 const DELETE: u8 = 2;
 
 impl Batch {
-    /// A second batch with the same writes.
+    /// Returns a second batch with the same writes.
     pub(crate) fn copy(&self) -> Self {
         Self {
             batch: WriteBatch::from_data(self.batch.data()),
         }
     }
 
-    /// BLAKE3 over family, key and value of every write in the order of the batch, heads excepted: which
-    /// ones are signed and kept depends on when turns are made.
+    /// Returns BLAKE3 over family, key and value of every write, in the order of the batch. Heads
+    /// are left out: which ones are signed and kept depends on when turns are made.
     ///
     /// # Panics
     /// If the batch deletes a range of keys, which no turn does.
@@ -32,7 +32,7 @@ impl Batch {
     }
 }
 
-/// RocksDB's numbers of the families.
+/// Returns RocksDB's numbers of the families.
 fn families(store: &Store) -> Vec<(u32, Family)> {
     struct Ids(Vec<u32>);
     impl WriteBatchIteratorCf for Ids {

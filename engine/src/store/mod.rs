@@ -113,12 +113,7 @@ pub enum StoreError {
     Locked { path: PathBuf },
     /// The file system failed.
     #[error("{path}: {cause}")]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        cause: io::Error,
-    },
+    Io { path: PathBuf, cause: io::Error },
     /// The schema version is not one that this program can open.
     #[error(transparent)]
     Migration(#[from] MigrationError),
@@ -201,8 +196,8 @@ impl DirectoryLock {
         }
     }
 
-    /// Takes the lock together with others that only read, and writes nothing. A directory without a
-    /// lock file, such as a copy, has none to take: `None`.
+    /// Takes the lock together with other readers, and writes nothing. Returns `None` if the
+    /// directory has no lock file, as a copy has none.
     ///
     /// # Errors
     /// [`StoreError::Locked`] if a server has it; [`StoreError::Io`].
@@ -287,8 +282,9 @@ impl Store {
         &self.disk
     }
 
-    /// Opens the store as it is and writes nothing, RocksDB's own LOG file included: what the log holds
-    /// beyond the flushed files is read into memory. `None` if there is no store yet.
+    /// Opens the store as it is and writes nothing, not even RocksDB's own LOG file. Records of
+    /// RocksDB's log that were not flushed into files are read into memory. Returns `None` if there
+    /// is no store yet.
     ///
     /// # Errors
     /// [`StoreError`] if it cannot be opened.

@@ -1,10 +1,11 @@
-//! Partitions: each is an order of turns, and the ledgers that belong to it. One shard makes its turns.
+//! Partitions. Each has an order of turns, and the ledgers that belong to it. One shard makes its
+//! turns.
 //!
-//! A ledger's partition is in its record. It is given when the ledger is created, and nothing but
-//! [`Store::lay_out`] changes it: when the server starts with another number of shards than the ledgers
-//! are laid out for, before any turn is made. A turn of a ledger is in the partition that its record
-//! names at that time; on one machine nothing follows from which one that was, for all partitions are
-//! written to one store, whose log is in one order.
+//! A ledger's record names its partition. It is chosen when the ledger is created, and only
+//! [`Store::lay_out`] changes it: when the server starts with another number of shards than before,
+//! and before any turn is made. A turn of a ledger belongs to the partition that the record names
+//! at that time. On one machine nothing depends on which partition that was, because all of them
+//! are written to one store, whose log is in one order.
 
 use prost::Message as _;
 
@@ -13,7 +14,7 @@ use super::{Batch, Family, LedgerNumber, Store, StoreError, keys, records::Ledge
 /// Most partitions: the head guard has a slot for each.
 pub(crate) const PARTITIONS_MAX: usize = 64;
 
-/// Ledgers that are moved in one write.
+/// Number of ledgers that are moved in one write.
 const MOVED_AT_ONCE: usize = 1000;
 
 /// A partition's number, less than [`PARTITIONS_MAX`].
@@ -21,7 +22,7 @@ const MOVED_AT_ONCE: usize = 1000;
 pub struct Partition(u8);
 
 impl Partition {
-    /// The partition that a ledger is given among `partitions`: one after the other, in turn.
+    /// Returns the partition of a ledger among `partitions`: ledgers are given them in turn.
     fn given(ledger: LedgerNumber, partitions: usize) -> Self {
         let number = ledger.0 as usize % partitions.clamp(1, PARTITIONS_MAX);
         Self(number as u8)
@@ -37,10 +38,10 @@ impl Partition {
 }
 
 impl Store {
-    /// The partition that a ledger's record names.
+    /// Returns the partition that a ledger's record names.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] if it names none of those that there are.
+    /// [`StoreError::Corrupt`] if the record names none, or one that does not exist.
     pub(crate) fn partition_of(&self, record: &LedgerRecord) -> Result<Partition, StoreError> {
         let corrupt =
             |what: String| StoreError::corrupt(Family::Meta, LedgerNumber(record.number), what);
@@ -58,7 +59,7 @@ impl Store {
             })
     }
 
-    /// The partition of a new ledger.
+    /// Returns the partition of a new ledger.
     pub(crate) fn partition_for(&self, ledger: LedgerNumber) -> Result<Partition, StoreError> {
         Ok(Partition::given(ledger, self.laid_out()?))
     }
@@ -70,8 +71,8 @@ impl Store {
         })
     }
 
-    /// The number of partitions that the ledgers are laid out over; `None` before version 4 of the
-    /// layout.
+    /// Returns the number of partitions that the ledgers are spread over; `None` before version 4
+    /// of the layout, and while they are laid out anew.
     pub(crate) fn partitions(&self) -> Result<Option<usize>, StoreError> {
         let Some(value) = self.value(Family::Meta, keys::PARTITIONS)? else {
             return Ok(None);
@@ -89,14 +90,18 @@ impl Store {
             })
     }
 
-    /// Lays the ledgers out over `partitions`, if that is not the number that they are laid out over:
-    /// then each is given a partition anew. Returns how many were moved. Must be called while nobody
-    /// makes turns.
+    /// Spreads the ledgers over `partitions` anew, unless they are spread over that number already.
+    /// Returns the number of ledgers that were moved. Must be called while nobody makes turns.
     pub(crate) fn lay_out(&self, partitions: usize) -> Result<usize, StoreError> {
         let partitions = partitions.clamp(1, PARTITIONS_MAX);
         if self.partitions()? == Some(partitions) {
             return Ok(0);
         }
+        // After a crash below, records name partitions of two layouts. Without a number the next
+        // start lays all of them out, whichever number it wants.
+        let mut batch = Batch::default();
+        batch.delete(self, Family::Meta, keys::PARTITIONS);
+        self.commit(batch)?;
         let mut moved = 0;
         let mut after = String::new();
         loop {
@@ -123,7 +128,7 @@ impl Store {
                 self.commit(batch)?;
             }
         }
-        // Last: if we crash before it, all of this is done again, and moves no ledger twice.
+        // This comes last: after a crash before it, all of this is done again.
         let mut batch = Batch::default();
         let number = (partitions as u32).to_be_bytes();
         self.put(&mut batch, Family::Meta, keys::PARTITIONS, &number);
@@ -152,7 +157,7 @@ mod tests {
         }
     }
 
-    /// The layout is for ever: a change here is a migration.
+    /// The layout never changes: a change here is a migration.
     #[test]
     fn golden_records() {
         let before = format!(
@@ -216,7 +221,7 @@ mod tests {
             });
             all.collect::<Vec<_>>()
         };
-        // Nothing changes under the same number, whatever a record names.
+        // With the same number of partitions nothing changes, whatever a record names.
         let by_hand = LedgerRecord {
             number: 7,
             name: "ledger-7".to_owned(),

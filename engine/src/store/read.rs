@@ -291,7 +291,7 @@ impl Store {
         Ok(times)
     }
 
-    /// Effective time at the newest head of a ledger, without loading it.
+    /// Returns the effective time at the newest head of a ledger, without loading it.
     pub fn effective_time(&self, ledger: LedgerNumber) -> Result<Option<Micros>, StoreError> {
         let head = self.latest_head(ledger)?;
         Ok(head.map(|head| Micros::new(head.effective_time_us)))

@@ -1,8 +1,8 @@
 //! Turns of a partition, numbered from 1, each bound to the one before it by a digest.
 //!
-//! The record of a partition's newest turn is written in that turn's own batch, so it says which turns
-//! the store has: all up to that number. The head guard holds the number and digest of a turn as well.
-//! The digest covers what a turn led to, not how that is stored:
+//! The record of a partition's newest turn is written in that turn's own batch. So it tells which
+//! turns the store has: all up to that number. The head guard also holds the number and digest of a
+//! turn. The digest covers the results of a turn, and not the way in which they are stored:
 //!
 //! ```text
 //! BLAKE3, key derivation mode, context "deed 2026-11 turn of a partition" of
@@ -23,7 +23,7 @@ const DIGEST_BYTES: usize = 32;
 /// meta: the newest turn of a partition.
 #[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
 pub(crate) struct TurnRecord {
-    /// Turns of the partition up to this one.
+    /// Number of the turn, counted from 1.
     #[prost(uint64, tag = "1")]
     pub(crate) number: u64,
     /// 32 bytes.
@@ -31,7 +31,7 @@ pub(crate) struct TurnRecord {
     pub(crate) digest: Bytes,
 }
 
-/// What a turn made of one ledger.
+/// The state of one ledger after a turn.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outcome {
     pub(crate) ledger: LedgerNumber,
@@ -40,7 +40,7 @@ pub(crate) struct Outcome {
 }
 
 impl TurnRecord {
-    /// Before the first turn of a partition.
+    /// Returns the record that stands for no turn, before the first one of a partition.
     pub(crate) fn none() -> Self {
         Self {
             number: 0,
@@ -48,7 +48,7 @@ impl TurnRecord {
         }
     }
 
-    /// The turn of `partition` after this one, which led to `outcomes`.
+    /// Returns the record of the next turn of `partition`, which had these `outcomes`.
     pub(crate) fn next(
         &self,
         partition: u8,
@@ -80,7 +80,8 @@ impl TurnRecord {
 }
 
 impl Store {
-    /// The newest turn of a partition; number 0 if it has made none since version 5 of the layout.
+    /// Returns the newest turn of a partition. Its number is 0 if the partition has made no turn
+    /// since version 5 of the layout.
     pub(crate) fn newest_turn(&self, partition: u8) -> Result<TurnRecord, StoreError> {
         let ledger = LedgerNumber(0);
         let key = keys::turn(partition);
@@ -150,7 +151,7 @@ mod tests {
         }
     }
 
-    /// Digest and record are for ever: a change here is a migration.
+    /// The digest and the record never change: a change here is a migration.
     #[test]
     fn golden_turn() {
         let first = TurnRecord::none().next(3, [outcome(1, 9), outcome(2, 4)].into_iter());

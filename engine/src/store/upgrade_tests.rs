@@ -1,4 +1,5 @@
-//! A data directory as version 3 of the layout left it opens, goes on, and is clean before and after.
+//! Tests that a data directory of version 3 of the layout opens, goes on, and is clean before and
+//! after.
 
 use std::path::Path;
 
@@ -20,7 +21,8 @@ fn append(engine: &Engine, name: &str, session: u8) {
     assert!(briefs(&answer)[0].starts_with("accepted"));
 }
 
-/// Takes from a data directory what versions 4 and 5 have added to the store and the head guard.
+/// Removes from a data directory everything that versions 4 and 5 have added to the store and the
+/// head guard.
 fn as_version_3(data_dir: &Path) {
     let store = Store::open(data_dir, &StoreOptions::default()).unwrap();
     let mut batch = Batch::default();
@@ -71,7 +73,7 @@ fn a_directory_of_version_3_goes_on() {
             (3, leaves, 1)
         );
     };
-    // As it is: nothing is migrated for a check.
+    // The check takes the directory as it is, and migrates nothing.
     clean(6);
     let store = Store::open_read_only(dir.path(), &StoreOptions::default());
     let store = store.unwrap().unwrap();
@@ -121,4 +123,44 @@ fn a_record_without_a_partition_is_found_by_the_check() {
         assert!(error.contains(words), "{error}");
         engine.close();
     }
+}
+
+/// A process that ends while ledgers are laid out anew costs nothing, whichever number the next start has.
+#[test]
+fn a_directory_that_was_half_laid_out_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path());
+    for name in LEDGERS {
+        drop(engine.create(name).unwrap());
+    }
+    engine.close();
+    let store = Store::open(dir.path(), &StoreOptions::default()).unwrap();
+    store.lay_out(4).unwrap();
+    // As if the process had ended before the number was written.
+    let mut batch = Batch::default();
+    batch.delete(&store, Family::Meta, keys::PARTITIONS);
+    store.commit(batch).unwrap();
+    drop(store);
+    let report = fsck::check(dir.path(), &mut |_| {}).unwrap();
+    assert_eq!(report.ledgers, 3);
+    let engine = Engine::open(dir.path());
+    for name in LEDGERS {
+        append(&engine, name, 1);
+    }
+    engine.close();
+}
+
+#[test]
+fn the_number_of_partitions_is_gone_while_ledgers_are_laid_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path());
+    drop(engine.create(LEDGERS[0]).unwrap());
+    engine.close();
+    let store = Store::open(dir.path(), &StoreOptions::default()).unwrap();
+    // A record that cannot be read ends the layout in the middle.
+    let mut batch = Batch::default();
+    store.put(&mut batch, Family::Meta, &keys::ledger("zz"), b"\xff");
+    store.commit(batch).unwrap();
+    store.lay_out(4).unwrap_err();
+    assert_eq!(store.partitions().unwrap(), None);
 }

@@ -213,7 +213,7 @@ pub(super) struct Answer {
     pub(super) open: OpenRequest,
     pub(super) _work: Option<Work>,
     pub(super) _kept: Option<Kept>,
-    /// The shares of the answer budget for the bytes that the body brings.
+    /// The permits of the answer budget for the bytes that the body brings.
     pub(super) made: Option<Made>,
     pub(super) _place: Option<Place>,
     /// Completes when an anonymous caller's answer must end, whatever remains to be sent.

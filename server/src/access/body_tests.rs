@@ -18,7 +18,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const CONNECTION_BYTES: usize = 6 << 20;
 const CHUNK_BYTES: usize = 16 << 10;
 
-/// A message that announces more bytes than ever arrive.
+/// Returns a message that announces more bytes than ever arrive.
 fn unfinished(chunks: usize) -> Body {
     let chunks = (0..chunks).map(|number| {
         let mut chunk = BytesMut::zeroed(CHUNK_BYTES);

@@ -104,28 +104,19 @@ pub struct AccessFile {
 pub enum AccessError {
     /// The file system failed.
     #[error("{path}: {cause}")]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        cause: io::Error,
-    },
+    Io { path: PathBuf, cause: io::Error },
     /// Others can read or write the file.
     #[error("{path}: {exposed}")]
     Exposed { path: PathBuf, exposed: Exposed },
     /// The file is larger than any valid one.
     #[error("{path} has more than {FILE_BYTES_MAX} bytes")]
-    TooLarge {
-        /// Which file.
-        path: PathBuf,
-    },
+    TooLarge { path: PathBuf },
     /// The file is not the JSON that is expected.
     #[error(
         "{path} cannot be read: {cause}; restore it, or remove it to begin without tokens and grants"
     )]
     Malformed {
         path: PathBuf,
-        /// Where and why.
         cause: serde_json::Error,
     },
     /// The file has a version that this program does not know.

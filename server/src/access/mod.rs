@@ -407,7 +407,7 @@ impl Caller {
         &self.connection
     }
 
-    /// Where its requests come from.
+    /// Returns the source of the caller's requests.
     pub(crate) fn source(&self, pressure: &Pressure) -> Source {
         let connection = self.connection();
         let budget = match connection.id {
@@ -429,7 +429,7 @@ impl Caller {
         pressure.undecoded(connection, self.source(pressure).key())
     }
 
-    /// The room for its answers.
+    /// Returns the room for one answer to the caller.
     pub(crate) fn answer_room(&self, pressure: &Pressure) -> AnswerPermit {
         pressure.answer_room(self.source(pressure).key())
     }

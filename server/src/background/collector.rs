@@ -1,20 +1,20 @@
-//! Collecting contents while the server runs.
+//! Collection of contents while the server runs.
 
 use std::time::Duration;
 
 use crate::context::Context;
 
-/// How often contents are looked through for what may go: once all were looked at, and before.
+/// Time between two rounds of collection: once all contents were examined, and before that.
 const INTERVAL: Duration = Duration::from_secs(60);
 const REST_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Collects contents that nobody names, and what crashes and clients left behind.
+/// Collects contents that no statement names, and what crashes and clients left behind.
 pub(crate) async fn keep_collected(context: Context) {
     loop {
         let wait = match context.contents.collect().await {
             Ok(collected) => {
                 tracing::debug!(?collected, "contents looked through");
-                // The rest of them, a little later each time.
+                // The rest of the contents comes a little later.
                 if collected.complete {
                     INTERVAL
                 } else {
@@ -29,8 +29,8 @@ pub(crate) async fn keep_collected(context: Context) {
         tokio::select! {
             () = context.stopped() => return,
             () = tokio::time::sleep(wait) => {}
-            // Contents or statements were refused: what may go, goes now. Not more often than this,
-            // whoever asks.
+            // Contents or statements were refused for lack of space: the next round begins soon,
+            // but no sooner than this, however many are refused.
             () = async {
                 context.registry.store().disk().pressed().await;
                 tokio::time::sleep(REST_INTERVAL).await;

@@ -1,4 +1,4 @@
-//! Building the index while the server runs.
+//! Indexing while the server runs.
 
 use deed_engine::{
     ledger::Ledger,

@@ -1,4 +1,4 @@
-//! What a running server does by itself.
+//! Background jobs of a running server.
 
 pub(crate) mod collector;
 pub(crate) mod indexer;

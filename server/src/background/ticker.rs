@@ -125,7 +125,7 @@ async fn tick(context: &Context, ledger: Arc<Ledger>) {
     if due.is_none_or(|due| due > now) {
         return;
     }
-    // When the disk is nearly full nothing is written, and the deadlines stay set.
+    // If the disk is nearly full, nothing is written, and the deadlines stay set.
     if context.registry.store().disk().check_log().is_err() {
         return;
     }

@@ -372,7 +372,7 @@ fn a_ledger_of_rules_1_whose_time_is_ahead_goes_on_when_an_operator_says_so() {
     machine.ticks();
     let ready = "ready\n1 ledger(s) have a time that is ahead of the clock, which was confirmed: they go \
                  on, and their time stands still\n";
-    // Also after a restart.
+    // The second round comes after a restart.
     for size in [3, 4] {
         assert_eq!(machine.admin().ready(), Ok(()));
         machine.append().unwrap();

@@ -70,7 +70,8 @@ fn connect(address: &ListenAddress, timeout: Duration) -> anyhow::Result<TcpStre
     Err(last.with_context(|| format!("{address} stands for no address"))?)
 }
 
-/// Where a server is reached that listens on an address: on loopback if it listens on all of them.
+/// Returns the address at which a server can be reached that listens on `address`. If that is every
+/// address of the machine, the server is reached on loopback.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {

@@ -90,7 +90,7 @@ async fn serve(settings: Settings) -> anyhow::Result<ExitCode> {
             server.admin_addresses(),
         ));
     }
-    // All of them at once: whoever waits for the first line may use each.
+    // All addresses are printed at once: whoever waits for the first line may use each.
     print_line(&lines("listening on ", server.addresses()));
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),

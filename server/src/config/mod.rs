@@ -42,12 +42,7 @@ pub const FILE_DEFAULT: &str = "deed.toml";
 pub enum ConfigError {
     /// The file cannot be read.
     #[error("{path}: {cause}")]
-    Read {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        cause: io::Error,
-    },
+    Read { path: PathBuf, cause: io::Error },
     /// The file is not TOML.
     #[error("{path} is not TOML: {reason}")]
     Syntax { path: PathBuf, reason: String },

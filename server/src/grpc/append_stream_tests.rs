@@ -1,4 +1,4 @@
-//! A stream of append requests whose caller has gone.
+//! Tests of a stream of append requests whose caller has gone.
 
 use std::{
     sync::{Arc, mpsc},
@@ -17,7 +17,7 @@ use deed_engine::{
 
 use crate::testing::{Engine, Producer, block_on, briefs};
 
-/// Within this time a thread does what it should; nothing that is measured.
+/// A generous bound on anything that a thread must do; no test measures it.
 const LONG: Duration = Duration::from_secs(60);
 
 /// Begins to append one statement of a session of its own.
@@ -68,7 +68,7 @@ fn a_stream_whose_caller_has_gone_lets_go_of_what_waits() {
         let (answering, answers) = tokio::sync::mpsc::channel(1);
         taking.send(Ok(waiting)).await.ok().unwrap();
         drop(answers);
-        // It ends although the disk does not move, and nothing more will be sent.
+        // The stream ends although the disk does not move, and nothing more will be sent.
         answer(taken, answering, LONG).await;
     });
     drop(open_gate);

@@ -80,8 +80,8 @@ impl Content for ContentService {
             let gate = self.0.contents.enter(ledger.number).await;
             let held = self.0.contents.keep_held(&gate, digest).await;
             if !held.map_err(ApiError::from)? {
-                // It was collected just now. If it is held again, another request has just stored
-                // it.
+                // The content was collected just now. If it is held again, another request has just
+                // stored it.
                 begun = begin_upload().await?;
             }
         }
@@ -240,7 +240,7 @@ fn digest(commitment: &[u8]) -> Result<CommitmentDigest, ApiError> {
 }
 
 /// A content that is sent. One piece at a time is decrypted as a whole and cut into messages, each
-/// of which takes its part of the piece's share along.
+/// of which takes its part of the piece's permit along.
 struct Sending {
     /// The reader; `None` while it reads, and at the end.
     reader: Option<Box<Reader>>,
@@ -253,8 +253,8 @@ impl Messages for Sending {
 
     async fn next(mut self, reading: &Reading) -> Step<v1::GetContentResponse, Self> {
         if self.piece.is_empty() {
-            // The rest of the last share is given back first: no call waits for room while it holds
-            // some.
+            // The rest of the last permit is given back first: no call waits for room while it
+            // holds some.
             self.share = None;
             let Some(reader) = self.reader.take() else {
                 return Ok((None, None));

@@ -25,7 +25,7 @@ use crate::{
     status::ApiError,
 };
 
-/// Findings on a page: at most, and if the request does not say.
+/// Most findings on a page, and their number if the request names none.
 const PAGE_MAX: u32 = 1_000;
 const PAGE_DEFAULT: u32 = 100;
 

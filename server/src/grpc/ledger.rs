@@ -96,7 +96,7 @@ impl Ledger for LedgerService {
             let _open = (open, place);
             answer(taken, answering, READER_WAIT).await;
         });
-        // The share of an answer is dropped when the transport has taken the answer.
+        // The permit of an answer is dropped when the transport has taken the answer.
         let answers = ReceiverStream::new(answers)
             .map(|answered: Result<Answered, Status>| Ok(answered?.into_response()));
         Ok(Response::new(Box::pin(answers)))
@@ -193,7 +193,7 @@ impl Ledger for LedgerService {
     }
 }
 
-/// Begins to append what a caller sends, to the ledger that it names.
+/// Begins to append a request to the ledger that it names.
 async fn begin(
     context: &Context,
     caller: &Caller,
@@ -203,7 +203,8 @@ async fn begin(
     on_quota: QuotaPolicy,
     since: u64,
 ) -> Result<InFlight, ApiError> {
-    // Who may not ask learns nothing, and what is malformed is told before a ledger is looked for.
+    // A caller without the role learns nothing, and a malformed request is refused before its
+    // ledger is looked up.
     caller.require(method, &request.ledger)?;
     let request = context.appends.check(request)?;
     let ledger = context.ledger(caller, method, request.ledger()).await?;
@@ -243,7 +244,8 @@ async fn take_in(
                 return;
             }
         };
-        // For each request: a stream may name several ledgers, and outlives what was granted.
+        // This is checked for each request, because a stream may name several ledgers and outlives
+        // grants.
         let method = Method::AppendStream;
         let begun = begin(
             &context,
@@ -283,7 +285,7 @@ pub(crate) async fn answer(
         match timeout(reader_wait, answers.send(answered)).await {
             Ok(Ok(())) if !ends => {}
             // The reader has gone, or has read nothing for too long: the rest is dropped here, and
-            // with it the shares that it holds.
+            // with it the permits that it holds.
             _ => return,
         }
     }

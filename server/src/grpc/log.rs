@@ -145,7 +145,7 @@ impl Log for LogService {
             return Err(ApiError::field("start", what).into());
         }
         // Each chunk is a read of its own: a slow reader holds one chunk, for which it has room,
-        // and no share of the reads.
+        // and no place among the reads.
         let begin = (request.start < end).then_some(request.start);
         let reading = self.0.open_reading(caller, Method::GetEntries, &ledger)?;
         let answers = reading.stream_steps(None, begin, CHUNK_ROOM, move |start| {
@@ -306,8 +306,8 @@ impl Wanted {
         }
     }
 
-    /// An index or a hash tells a caller nothing new; whether a statement is in the ledger, and
-    /// where, is for readers only.
+    /// Returns the method. A proof for an index or a hash tells a caller nothing new, but only
+    /// readers may learn whether and where a statement is in the ledger.
     fn method(&self) -> Method {
         match self {
             Self::Index(_) | Self::Hash(_) => Method::GetInclusionProof,

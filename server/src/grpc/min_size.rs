@@ -1,7 +1,7 @@
 //! Reads that wait until a ledger is as large as their caller has seen it.
 //!
-//! One server never has less readable than it has told of. But a caller may have been told by another
-//! one, which has read further, and then asks this one.
+//! One server never publishes less than it has told a caller. But a caller may come from another
+//! server that is further ahead, and then ask this one.
 
 use std::{sync::Arc, time::Duration};
 
@@ -65,10 +65,11 @@ impl Context {
         Ok((caller, ledger, request))
     }
 
-    /// As [`Context::ledger`], when the ledger has at least `min_size` leaves to be read.
+    /// Returns a ledger as [`Context::ledger`] does, once it has published at least `min_size`
+    /// leaves.
     ///
     /// # Errors
-    /// As [`Context::ledger`]; [`ApiError::Behind`] if it has fewer after five seconds.
+    /// As [`Context::ledger`]; [`ApiError::Behind`] if it has published fewer after five seconds.
     pub(super) async fn ledger_of_size(
         &self,
         caller: &Caller,
@@ -81,7 +82,7 @@ impl Context {
         Ok(ledger)
     }
 
-    /// Waits, for `wait` at most, until a ledger has at least `min_size` leaves to be read.
+    /// Waits, for `wait` at most, until a ledger has published at least `min_size` leaves.
     async fn grown(&self, ledger: &Ledger, min_size: u64, wait: Duration) -> Result<(), ApiError> {
         if ledger.readable().size().get() >= min_size {
             return Ok(());
@@ -175,7 +176,7 @@ mod tests {
         engine.close();
     }
 
-    /// The requests' messages that have the field `min_size`.
+    /// Returns the messages of requests that have the field `min_size`.
     fn messages_with_min_size() -> BTreeSet<String> {
         let set = prost_types::FileDescriptorSet::decode(v1::FILE_DESCRIPTOR_SET).unwrap();
         let messages = set.file.iter().flat_map(|file| &file.message_type);
@@ -197,7 +198,8 @@ mod tests {
         let (context, _running) = context(&engine);
         let log = LogService(context.clone());
         let actions = ActionsService(context);
-        /// Asks all at once for one leaf more than there is, so the test takes the time of one.
+        /// Calls all methods at once with one leaf more than there is, so that the test waits only
+        /// once.
         macro_rules! refusals {
             ($($service:ident.$method:ident($message:ident { $($field:ident: $value:expr),* })),* $(,)?) => {{
                 let (mut asked, mut refused) = (BTreeSet::new(), Vec::new());

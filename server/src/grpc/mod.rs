@@ -71,7 +71,7 @@ impl Context {
     }
 }
 
-/// What a caller may do in a ledger, as of now.
+/// Returns the sender of a caller's requests, with its present permissions in a ledger.
 fn sender(caller: &Caller, ledger: &str) -> Sender {
     Sender {
         principal: caller.principal().cloned(),

@@ -37,7 +37,7 @@ fn no_task(task: TaskId) -> ApiError {
     ApiError::NotFound(format!("nothing of task {task} is in this ledger"))
 }
 
-/// Has the ledger record a receipt of the task, and proves it.
+/// Makes the ledger record a receipt of the task, and proves the receipt.
 pub(super) async fn receipt(
     context: &Context,
     caller: &Caller,

@@ -20,8 +20,8 @@ pub(crate) struct Activity {
     handshake: Duration,
     idle: Duration,
     requests_open: AtomicUsize,
-    /// Requests that are not answered, and streams that record something: what a server that stops
-    /// still waits for.
+    /// Number of requests that are not answered, and of streams that record something: a server
+    /// that stops still waits for these.
     in_work: AtomicUsize,
     /// Milliseconds after `since` at which the last request began or ended; 0 if none has begun.
     last_ms: AtomicU64,
@@ -79,13 +79,13 @@ impl Activity {
         OpenRequest(Arc::clone(self))
     }
 
-    /// Counts something as in work until what is returned is dropped.
+    /// Counts something as in work until the returned value is dropped.
     pub(crate) fn begin_work(self: &Arc<Self>) -> Work {
         self.in_work.fetch_add(1, Ordering::Relaxed);
         Work(Arc::clone(self))
     }
 
-    /// Since when nothing has been in work; `None` while something is.
+    /// Returns the time since which nothing has been in work; `None` while something is.
     pub(crate) fn done_since(&self) -> Option<Instant> {
         let done = self.in_work.load(Ordering::Acquire) == 0;
         done.then(|| self.since + Duration::from_millis(self.last_ms.load(Ordering::Relaxed)))
@@ -155,7 +155,7 @@ pub(crate) struct Work(Arc<Activity>);
 
 impl Drop for Work {
     fn drop(&mut self) {
-        // First the time: what was answered just now is still to be sent.
+        // The time is set first: an answer that was made just now is still to be sent.
         self.0.touch();
         self.0.in_work.fetch_sub(1, Ordering::Release);
     }

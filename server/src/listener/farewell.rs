@@ -1,4 +1,5 @@
-//! The end of connections when the server stops: those on which nothing is in work do not hold it up.
+//! The end of connections when the server stops. Connections on which nothing is in work do not
+//! hold it up.
 //!
 //! Streams of reads end at once with a status, and over HTTP/2 a connection is closed once its peer
 //! has acknowledged that. A peer that is suspended, unplugged or in the middle of a request's head
@@ -14,10 +15,10 @@ use tokio::time::Instant;
 
 use super::activity::Activity;
 
-/// How long a connection on which nothing is in work may take for its last bytes.
+/// Time that a connection on which nothing is in work may take for its last bytes.
 pub(super) const LAST_BYTES_WITHIN: Duration = Duration::from_secs(1);
 
-/// Between two looks at the connections.
+/// Interval between two looks at the connections.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The connections that are open.
@@ -32,14 +33,14 @@ impl OpenConnections {
         let mut all = self.all.lock();
         if all.len() == all.capacity() {
             all.retain(|activity| activity.strong_count() > 0);
-            // As many again come before the next look at all of them.
+            // As many more connections may come before all of them are looked at again.
             let open = all.len();
             all.reserve(open.max(16));
         }
         all.push(Arc::downgrade(activity));
     }
 
-    /// Ends all connections, each as soon as nothing is in work on it and its last bytes had their
+    /// Ends all connections, each once nothing is in work on it and its last bytes have had their
     /// time. Returns when there are none.
     pub(super) async fn end(&self) {
         let begun = Instant::now();
@@ -48,8 +49,8 @@ impl OpenConnections {
         }
     }
 
-    /// Ends the connections whose time is over `now`: it begins when the server stops, or later. Tells
-    /// whether there are connections.
+    /// Ends the connections whose time is over at `now`. Their time begins when the server stops,
+    /// or when their work is done, if that is later. Returns true if connections were left.
     fn end_done(&self, stopped: Instant, now: Instant) -> bool {
         let mut all = self.all.lock();
         all.retain(|activity| activity.strong_count() > 0);
@@ -93,7 +94,7 @@ mod tests {
         assert_eq!(leaving(), [true, true, false]);
         assert!(open.end_done(stopped, stopped + LAST_BYTES_WITHIN * 100));
         assert_eq!(leaving(), [true, true, false]);
-        // Its answer has its time from here on.
+        // The answer has its time from here on.
         let before = Instant::now();
         drop(work);
         let answered = Instant::now();

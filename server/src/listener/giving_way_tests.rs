@@ -110,7 +110,7 @@ async fn a_stranger_that_waits_for_its_answer_gives_way() {
             while !activity.has_open_requests() {
                 tokio::task::yield_now().await;
             }
-            // By now it waits for something that does not come.
+            // By now the connection waits for something that does not come.
             for _ in 0..100 {
                 tokio::task::yield_now().await;
             }

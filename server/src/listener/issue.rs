@@ -44,12 +44,7 @@ const CERTIFICATE_DAYS: u32 = 397;
 pub enum IssueError {
     /// The file system failed.
     #[error("{path}: {cause}")]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        cause: io::Error,
-    },
+    Io { path: PathBuf, cause: io::Error },
     /// A file of that name exists.
     #[error("{path} exists and is not overwritten; choose another directory or name")]
     Exists { path: PathBuf },

@@ -205,7 +205,7 @@ pub(crate) fn accept(
 async fn accept_all(sockets: Sockets, acceptor: Arc<Acceptor>, places: Arc<Places>) {
     let open = Arc::clone(&acceptor.open);
     accept_until_stopped(sockets, acceptor, places).await;
-    // Apart from this task: whoever waits for its end waits for the port.
+    // This is a task of its own, because whoever waits for this one waits for the port.
     tokio::spawn(async move { open.end().await });
 }
 

@@ -96,7 +96,7 @@ mod tests {
                         };
                         let allowed = loopback || insecure || (tls.is_some() && asks);
                         let checked = check_rules(&[listen], tls, &access);
-                        // One that is open is not better for a local one beside it.
+                        // An open address is judged the same with a local one beside it.
                         for both in [[listen, local], [local, listen]] {
                             assert_eq!(check_rules(&both, tls, &access), checked);
                         }

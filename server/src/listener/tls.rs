@@ -40,46 +40,27 @@ const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 pub enum TlsError {
     /// The file system failed.
     #[error("{path}: {cause}")]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        cause: io::Error,
-    },
+    Io { path: PathBuf, cause: io::Error },
     /// Others can read the private key.
     #[error("{path} holds a private key: {exposed}")]
-    Exposed {
-        /// Which file.
-        path: PathBuf,
-        /// How.
-        exposed: Exposed,
-    },
+    Exposed { path: PathBuf, exposed: Exposed },
     /// The file is not PEM, or holds something else.
     #[error("{path} is no PEM file with {wanted}: {cause}")]
     Pem {
         path: PathBuf,
         wanted: &'static str,
-        /// Why.
         cause: pem::Error,
     },
     /// The file is PEM and holds no certificate.
     #[error("{path} holds no certificate")]
-    NoCertificate {
-        /// Which file.
-        path: PathBuf,
-    },
+    NoCertificate { path: PathBuf },
     /// The file holds an authority's certificate that cannot be read.
     #[error("{path} holds a certificate that cannot be read: {cause}")]
-    Authority {
-        path: PathBuf,
-        /// Why.
-        cause: rustls::Error,
-    },
+    Authority { path: PathBuf, cause: rustls::Error },
     /// Client certificates cannot be checked with these authorities.
     #[error("{path} cannot be used to check client certificates: {cause}")]
     Authorities {
         path: PathBuf,
-        /// Why.
         cause: VerifierBuilderError,
     },
     /// Client certificates are required, and no authorities are set to check them.
@@ -92,7 +73,6 @@ pub enum TlsError {
     Pair {
         certificate: PathBuf,
         key: PathBuf,
-        /// Why.
         cause: rustls::Error,
     },
 }

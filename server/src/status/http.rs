@@ -12,7 +12,7 @@ use super::ApiError;
 /// does not check who calls.
 pub(crate) const NO_CACHE: &str = "no-store";
 
-/// An answer that browsers take as what it says it is.
+/// Makes an answer whose media type browsers must not guess.
 pub(crate) fn answer(
     media_type: &'static str,
     cache: &'static str,
@@ -69,7 +69,7 @@ pub(crate) fn malformed(version: Version, code: StatusCode, why: &str) -> Respon
     response
 }
 
-/// An answer in words.
+/// Makes an answer of plain text.
 pub(crate) fn text(code: StatusCode, what: String) -> Response<Body> {
     let mut response = answer(
         "text/plain; charset=utf-8",

@@ -72,7 +72,7 @@ pub(crate) enum ApiError {
     },
     /// Stored data contradicts itself.
     Damaged(String),
-    /// A defect.
+    /// An error in this program.
     Internal(String),
 }
 

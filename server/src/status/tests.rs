@@ -1,4 +1,4 @@
-//! What callers are told of the errors that stand below.
+//! Tests of the statuses that callers get for errors of the engine.
 
 use deed_evidence::CommitmentDigest;
 use tonic::{Code, Status};

@@ -48,12 +48,7 @@ pub struct LogOptions {
 pub enum TelemetryError {
     /// The filter is malformed.
     #[error("log.filter {filter:?}: {cause}")]
-    Filter {
-        /// What was given.
-        filter: String,
-        /// What is wrong with it.
-        cause: ParseError,
-    },
+    Filter { filter: String, cause: ParseError },
     /// The collector's address cannot be used.
     #[error("otlp.endpoint {endpoint:?}: {reason}")]
     Endpoint { endpoint: String, reason: String },

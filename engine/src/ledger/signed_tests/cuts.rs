@@ -1,4 +1,5 @@
-//! Whatever is signed and wherever turns are cut: the same ledger.
+//! Tests that a ledger is the same wherever turns are cut, with signatures, batches and trust
+//! statements.
 
 use super::*;
 
@@ -110,7 +111,7 @@ proptest! {
         prop_assert_eq!(cut.entries(), whole.entries());
         prop_assert_eq!(cut.records(), whole.records());
         prop_assert_eq!(&*cut.trust.read(), &*whole.trust.read());
-        // What a restart would read.
+        // A restart would read this trust state.
         let (entry, ..) = genesis();
         let loaded = recover::trust(&cut.store, NUMBER, &entry).unwrap();
         prop_assert_eq!(&loaded, &*whole.trust.read());

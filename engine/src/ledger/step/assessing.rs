@@ -1,5 +1,6 @@
-//! The assessed half of a step: time, what is said of what was recorded, and what the ledger writes
-//! itself. The machine is `deed_evidence::assess`; here is what it may ask of the past.
+//! The assessed half of a step: effective time, the assessment of recorded statements, and the
+//! entries that the ledger writes itself. `deed_evidence::assess` decides about them; [`StepView`]
+//! answers what it asks about the past.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -25,13 +26,13 @@ use crate::{
 };
 
 impl LedgerState {
-    /// Whether entries are assessed here.
+    /// Returns true if the ledger's rules assess entries.
     pub(super) fn assesses(&self) -> bool {
         self.trust.read().rules_version() >= RULES_ASSESSED
     }
 
-    /// Lets effective time come to that of what is about to be recorded: what is due by then happens
-    /// first, and the ledger's own entries about it are written.
+    /// Advances effective time to that of an entry that is about to be recorded, and returns it.
+    /// Timers that are due by then fire first, and the ledger's own entries about them are written.
     pub(super) fn advance_time(
         &mut self,
         turn: &mut Turn,
@@ -51,8 +52,8 @@ impl LedgerState {
         Ok(at)
     }
 
-    /// Writes a Tick where more is due by `at` than may fire in front of one entry. Returns true if it
-    /// did: there may be more of that.
+    /// Writes a Tick if more timers are due by `at` than may fire in front of one entry. Returns
+    /// true if it did; then more of them may be left.
     fn fire_portion(
         &mut self,
         turn: &mut Turn,
@@ -72,10 +73,10 @@ impl LedgerState {
         Ok(true)
     }
 
-    /// Lets time come on by one portion of what is due by `received_at`, if that is more than may fire
-    /// in front of one entry. Returns true if it is not there yet: the caller goes on while its turn
-    /// lasts, and leaves the rest to a later one, so that what fires in one ledger holds up no other.
-    /// The entries are the same either way.
+    /// Fires one portion of the timers that are due by `received_at`, if those are more than may
+    /// fire in front of one entry. Returns true if what is left is still more than that. The caller
+    /// goes on while its turn lasts, and leaves the rest to a later turn, so that the timers of one
+    /// ledger hold up no other. The entries are the same either way.
     pub(crate) fn is_behind(
         &mut self,
         turn: &mut Turn,
@@ -90,7 +91,7 @@ impl LedgerState {
         self.assessor.crowded(&mut view, at)
     }
 
-    /// Reads the next timers and what is kept of the ledger's clock, if they are not at hand.
+    /// Reads the next timers, their number, and the ledger's clock, if they are not in memory.
     pub(super) fn look_at_timers(
         &mut self,
         turn: &Turn,
@@ -103,9 +104,9 @@ impl LedgerState {
         Ok(())
     }
 
-    /// Returns the reason why a statement's deadline is not taken: it is too far away, or `count` more
-    /// timers are more than its speaker may hold. An Outcome is never refused for a timer: it is
-    /// evidence, and what the policy wants seen of it is not its speaker's choice.
+    /// Returns the reason why a statement's deadline is refused: it is too far away, or its speaker
+    /// may not hold `count` more timers. An Outcome is never refused for a timer, because it is
+    /// evidence, and its speaker does not choose what the policy requires to be observed of it.
     pub(super) fn beyond_timers(
         &mut self,
         turn: &Turn,
@@ -115,7 +116,7 @@ impl LedgerState {
         past: &mut impl StateReader,
     ) -> Result<Option<RejectReason>, StepError> {
         if statement.said.is_none() && !self.assesses() {
-            // Nothing was read of it, and nothing needs to be.
+            // Admission did not parse the statement, and nobody needs to.
             return Ok(None);
         }
         let at = self.effective_time.max(batch.received_at());
@@ -147,7 +148,8 @@ impl LedgerState {
         }))
     }
 
-    /// The same for a batch, all of which one key has signed.
+    /// Returns the first member of a batch whose deadline is refused, with the reason. One key has
+    /// signed the whole batch.
     pub(super) fn batch_beyond_timers<'b>(
         &mut self,
         turn: &Turn,
@@ -171,9 +173,9 @@ impl LedgerState {
         Ok(None)
     }
 
-    /// Notes that an operator has confirmed the clock: where entries are older than what it said then,
-    /// and where the ledger's own time is ahead of it. Elsewhere, and where that was noted before, it
-    /// does nothing.
+    /// Records that an operator has confirmed the clock, in a ledger whose entries are older than
+    /// the confirmed time, or whose own time is ahead of the clock. Does nothing in other ledgers,
+    /// or if that was recorded before.
     pub fn confirm_clock(
         &mut self,
         turn: &mut Turn,
@@ -241,7 +243,7 @@ impl LedgerState {
         Ok(())
     }
 
-    /// Writes what the ledger itself has to say.
+    /// Writes the entries that the ledger has to write itself.
     pub(super) fn write_ledger_entries(
         &mut self,
         turn: &mut Turn,
@@ -263,8 +265,8 @@ impl LedgerState {
         Ok(())
     }
 
-    /// Lets time come to `now` in a ledger in which nothing else happens, with one Tick: after that more
-    /// may be due. Nothing is recorded if nothing is due.
+    /// Advances time to `now` with one Tick, in a ledger that receives nothing. More may be due
+    /// after that. If nothing is due, nothing is recorded.
     pub fn tick(
         &mut self,
         turn: &mut Turn,
@@ -283,7 +285,8 @@ impl LedgerState {
         self.write_ledger_entries(turn, past)
     }
 
-    /// Writes a receipt of a task; its leaf, or `None` if nothing of the task is here.
+    /// Writes a receipt of a task and returns its leaf; `None` if the ledger does not have the
+    /// task.
     pub fn receipt(
         &mut self,
         turn: &mut Turn,
@@ -304,8 +307,8 @@ impl LedgerState {
     }
 }
 
-/// The time at which something happens because of a statement, unless it comes first; by its own word.
-/// Of one that cannot be read there is none: it is refused for that.
+/// Returns the time that a statement itself sets for something to happen, unless something else
+/// comes first. A statement that cannot be parsed has none; it is refused for that.
 fn deadline(batch: &AdmittedBatch, statement: &Admitted, at: Micros) -> Option<Micros> {
     let parsed;
     let said = match &statement.said {
@@ -326,14 +329,14 @@ fn deadline(batch: &AdmittedBatch, statement: &Admitted, at: Micros) -> Option<M
     (deadline.get() > 0).then_some(deadline)
 }
 
-/// What a statement says; read here only where admission did not know that it would be asked.
+/// Parses the body of a statement, where admission did not know that it would be needed.
 pub(super) fn said(batch: &AdmittedBatch, statement: &Admitted) -> Result<ParsedBody, WireError> {
     let payload = Bytes::copy_from_slice(batch.payload(statement));
     ParsedBody::read(&payload)
 }
 
-/// Returns the reason why a statement is not recorded that cannot be read: whoever sent it is told, and
-/// others' statements go on. Admission has read what it knew to be assessed.
+/// Returns the reason for rejecting a statement that cannot be parsed. So its sender is told, and
+/// the statements of others go on. Admission has parsed those that it knew to be assessed.
 pub(super) fn unread(batch: &AdmittedBatch, statement: &Admitted) -> Option<RejectReason> {
     match statement.said {
         Some(_) => None,
@@ -341,13 +344,13 @@ pub(super) fn unread(batch: &AdmittedBatch, statement: &Admitted) -> Option<Reje
     }
 }
 
-/// What was recorded cannot be read: [`unread`] has said before that it can.
+/// Makes the error for a recorded statement that cannot be parsed, although [`unread`] accepted it.
 pub(super) fn unreadable(leaf: u64, error: &WireError) -> StepError {
     let reason = error.to_string();
     StepError::Entry { leaf, reason }
 }
 
-/// What the assessment asks of the past during a turn.
+/// The assessor's view of the past during a turn.
 pub(super) struct StepView<'t, P> {
     packer: &'t Packer,
     next_leaf: u64,
@@ -389,7 +392,7 @@ impl<P: StateReader> StepView<'_, P> {
         Ok(stored.map(|(session, _)| ask(&session)))
     }
 
-    /// The key that a session is bound to.
+    /// Returns the key that a session is bound to.
     fn bound_to(&mut self, session: &SessionId) -> Result<Option<KeyId>, StepError> {
         let key = self.of_session(session, |session| session.bound_to.key())?;
         Ok(key.flatten())
@@ -443,7 +446,7 @@ impl<P: StateReader> View for StepView<'_, P> {
         let Some(recorded) = recorded else {
             return Ok(None);
         };
-        // An Intent that is kept as evidence is at the place of something else, or at none.
+        // If the Intent was kept as evidence, another statement has its sequence, or none has.
         let at_place = self.leaf_of(&recorded.session, recorded.sequence)?;
         Ok((at_place == Some(leaf)).then_some(recorded))
     }

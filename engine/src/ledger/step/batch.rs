@@ -1,4 +1,4 @@
-//! A batch in the step: its statements are recorded together, or none is.
+//! Batches in the step: all statements of a batch are recorded, or none is.
 
 use bytes::Bytes;
 use deed_evidence::session::BatchStep;
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::admission::{Admitted, AdmittedBatch};
 
-/// A manifest and its statements.
+/// The statements of a batch, with their manifest.
 pub(super) struct StatementBatch<'b> {
     pub(super) batch: &'b AdmittedBatch,
     pub(super) manifest: &'b Admitted,
@@ -20,12 +20,13 @@ pub(super) struct StatementBatch<'b> {
 }
 
 impl StatementBatch<'_> {
-    /// All of it is to be sent again.
+    /// Returns the placements of a batch that is to be sent again as a whole.
     pub(super) fn late(&self) -> Vec<Placement> {
         vec![Placement::Late; 1 + self.members.len()]
     }
 
-    /// Refuses all of it: one says why, the others name it.
+    /// Returns the placements of a batch that is refused as a whole: that of `why` has the reason,
+    /// and the others name its envelope.
     pub(super) fn refused(&self, why: &Admitted, refusal: RejectReason) -> Vec<Placement> {
         let culprit = why.envelope;
         let all = std::iter::once(self.manifest).chain(self.members);
@@ -41,8 +42,8 @@ impl StatementBatch<'_> {
 }
 
 impl LedgerState {
-    /// A batch: its first statement is judged, the others follow it without a hole (admission saw
-    /// to that), so all of them can be recorded or none.
+    /// Places a batch. Only its first statement is judged: admission has checked that the others
+    /// follow it without a gap. So all of them can be recorded, or none.
     pub(super) fn place_batch(
         &mut self,
         turn: &mut Turn,
@@ -94,7 +95,7 @@ impl LedgerState {
                     self.assess(turn, batch, member, placed, past)?;
                 }
                 let leaves = manifest_leaf..turn.next_leaf();
-                // Behind the batch, which lies in one piece.
+                // These come behind the batch, which must lie in one piece.
                 self.write_ledger_entries(turn, past)?;
                 Ok(leaves.map(|leaf| Placement::Recorded { leaf }).collect())
             }
@@ -125,8 +126,9 @@ impl LedgerState {
     }
 }
 
-/// The leaves of a batch that was recorded before: this very manifest, and so these statements
-/// behind it, for its root covers them. `first` is what is recorded at the first one's sequence.
+/// Returns the leaves of a batch that was recorded before; `None` if another manifest lies there.
+/// The manifest's root covers its statements, so the same manifest has the same statements behind
+/// it. `first` is the statement that is recorded at the sequence of the first one.
 fn recorded_batch(
     turn: &mut Turn,
     group: &StatementBatch<'_>,

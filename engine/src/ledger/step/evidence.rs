@@ -1,8 +1,9 @@
-//! Second statements for places in sessions: kept as evidence against whoever signed both.
+//! Second statements for a sequence of a session, which are kept as evidence against the author who
+//! signed both.
 //!
-//! Such a leaf consumes no sequence, is no act, and refers to no content. One is kept for each
-//! place; a batch is kept whole, as only all of it can be held against its manifest, and only if it
-//! shows an equivocation that is not on record yet.
+//! The leaf of such a statement consumes no sequence, is no act, and refers to no content. One is
+//! kept for each sequence. A batch is kept whole, because only all of it can be held against its
+//! manifest, and only if it shows an equivocation that is not on record yet.
 
 use deed_evidence::{Sequence, assess::RecordedStatement, session, trust::Speaker};
 use deed_tlog::LeafIndex;
@@ -15,8 +16,8 @@ use super::{
 use crate::admission::{Admitted, AdmittedBatch, Authorship};
 
 impl LedgerState {
-    /// A second statement for a place in a session. If its author signed it, it is evidence against
-    /// them: recorded once, and nothing else comes of it.
+    /// Places a second statement for a sequence of a session. If its author signed it, it is
+    /// evidence against that author: it is recorded once, and has no other effect.
     pub(super) fn equivocation(
         &mut self,
         turn: &mut Turn,
@@ -46,7 +47,7 @@ impl LedgerState {
         Ok(Placement::Equivocation { leaf, expected })
     }
 
-    /// A batch whose first sequence has passed, and that is not the one that was recorded there.
+    /// Places a batch whose first sequence is used, by something else than this batch.
     pub(super) fn equivocating_batch(
         &mut self,
         turn: &mut Turn,
@@ -96,13 +97,13 @@ impl LedgerState {
                 None => Placement::Refused(whole.clone()),
             });
         }
-        // Behind the batch, which lies in one piece.
+        // These come behind the batch, which must lie in one piece.
         self.write_ledger_entries(turn, past)?;
         Ok(placements)
     }
 
-    /// The leaf of the statement that a member of a second batch contradicts; `None` if it
-    /// contradicts none, or if that is on record.
+    /// Returns the leaf of the statement that a member of a second batch contradicts; `None` if it
+    /// contradicts none, or if that is on record already.
     fn contradicted(
         &mut self,
         turn: &Turn,
@@ -113,7 +114,7 @@ impl LedgerState {
     ) -> Result<Option<u64>, StepError> {
         let header = batch.header(member);
         if header.sequence >= expected && expected.get() != u64::MAX {
-            // Nothing was recorded there.
+            // Nothing was recorded at this sequence.
             return Ok(None);
         }
         let touched = turn.touched.get(&header.session);
@@ -130,8 +131,8 @@ impl LedgerState {
         }
     }
 
-    /// Returns true if a statement that somebody signs a second time can be held against them: the
-    /// rules say so, and it is still theirs to speak.
+    /// Returns true if a second statement can be held against its author: the rules provide for
+    /// that, and the author may still speak.
     fn may_be_evidence(&self, batch: &AdmittedBatch, statement: &Admitted) -> bool {
         let header = batch.header(statement);
         let at = self.effective_time.max(batch.received_at());
@@ -157,7 +158,8 @@ impl LedgerState {
         Ok(known.is_some())
     }
 
-    /// Keeps a statement as evidence; `first` is the leaf of the one that it contradicts, if it does.
+    /// Keeps a statement as evidence. `first` is the leaf of the statement that it contradicts, if
+    /// any.
     fn keep(
         &mut self,
         turn: &mut Turn,

@@ -1,4 +1,4 @@
-//! Memory that a ledger holds of what it could read again: its size, and who gives it back.
+//! The memory in which a ledger keeps what it could read again, and the bounds on it.
 
 use std::{cmp::Reverse, collections::HashMap};
 
@@ -7,26 +7,26 @@ use deed_evidence::{SessionId, session::Session};
 use super::{LedgerState, StateReader, StepError};
 use crate::{ledger::policies::bytes_in_force, store::read::Run};
 
-/// Bytes of the assessment that a ledger holds in memory. Few: memory that is given back and touched again
-/// costs more than reading a cell now and then.
+/// Most bytes of the assessment that a ledger holds in memory. They are few, because memory that is
+/// given back and used again costs more than reading a cell now and then.
 pub(crate) const CELLS_HELD_MAX: usize = 8 << 20;
 
-/// Bytes of sessions that a ledger holds in memory.
+/// Most bytes of sessions that a ledger holds in memory.
 const SESSIONS_HELD_MAX: usize = 16 << 20;
 
-/// Timers that a ledger holds in memory, of those that it has: the next ones, and those that were set or
-/// undone lately.
+/// Most timers that a ledger holds in memory: the next ones, and those that were set or undone
+/// lately.
 const TIMERS_AT_HAND_MAX: usize = 4_096;
 
 /// Bytes of a timer in memory, its room in the tables included.
 const TIMER_BYTES: usize = 100;
 
-/// Bytes of a session in memory besides its producer's name: itself, and its room in a table of which
-/// half may be empty.
+/// Bytes of a session in memory without its producer's name: the session itself, and its room in a
+/// table of which half may be empty.
 const SESSION_BYTES: usize = 2 * size_of::<(SessionId, (Session, Run))>();
 
 impl LedgerState {
-    /// Forgets what is beyond the bounds, before a turn begins.
+    /// Forgets what is in memory beyond the bounds, before a turn begins.
     pub(super) fn keep_bounds(&mut self, past: &mut impl StateReader) -> Result<(), StepError> {
         if self.assessor.cells_held() > CELLS_HELD_MAX {
             past.settle()?;
@@ -45,19 +45,21 @@ impl LedgerState {
         Ok(())
     }
 
-    /// Bytes of what it holds in memory and could read again: sessions, and the assessment's cells
-    /// and timers. An estimate, containers included.
+    /// Returns the bytes that the ledger holds in memory and could read again: sessions, and the
+    /// cells and timers of the assessment. It is an estimate, with the containers.
     pub fn held(&self) -> usize {
         let timers = self.assessor.timers_at_hand() * TIMER_BYTES;
         self.session_bytes() + self.assessor.held() + timers
     }
 
-    /// Bytes of the evidence policy in force, which is in memory as long as this is.
+    /// Returns the bytes of the evidence policy in force, which stays in memory as long as this
+    /// state.
     pub(crate) fn policy_bytes(&self) -> usize {
         bytes_in_force(&self.trust)
     }
 
-    /// Forgets what can be read again. Only when every finished turn is in the store, and none is open.
+    /// Forgets what can be read again. Every finished turn must be in the store, and none may be
+    /// open.
     pub(crate) fn forget(&mut self) {
         self.assessor.forget();
         self.assessor.begins_at(self.edge.size().get());
@@ -88,8 +90,8 @@ impl LedgerState {
     }
 }
 
-/// Has the ledgers that hold the most forget what they hold, until all of them hold no more than `most`
-/// bytes. Returns the number of sessions that are held then.
+/// Makes the ledgers that hold the most forget what they hold, until all of them hold no more than
+/// `most` bytes. Returns the number of sessions that are held then.
 pub(crate) fn forget_most(mut states: Vec<&mut LedgerState>, most: usize) -> usize {
     let mut held: usize = states.iter().map(|state| state.held()).sum();
     states.sort_by_key(|state| Reverse(state.held()));

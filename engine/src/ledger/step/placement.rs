@@ -1,4 +1,4 @@
-//! What becomes of a payload: its place, or why it has none.
+//! The placement of a payload: its leaf, or the reason why it has none.
 
 use deed_evidence::{
     CommitmentDigest, Micros, Sequence, WireError,
@@ -14,23 +14,24 @@ use thiserror::Error;
 
 use crate::store::{StoreError, recover::LoadError};
 
-/// What became of one admitted payload.
+/// The result of placing one admitted payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Placement {
     Recorded {
         leaf: u64,
     },
-    /// A trust statement, whose entry was completed here.
+    /// A trust statement, whose entry the step has completed.
     Linked(RecordedLeaf),
     Duplicate(RecordedLeaf),
-    /// Another statement was signed for this place before: recorded as evidence of that, at `leaf`,
-    /// and not as the session's statement.
+    /// Another statement was signed for this sequence before. This one is recorded at `leaf` as
+    /// evidence of that, and not as the session's statement.
     Equivocation {
         leaf: u64,
         expected: Sequence,
     },
     Refused(RejectReason),
-    /// It was received long before what was recorded last: to be sent again, and then received anew.
+    /// The payload must be sent again, to be admitted anew: it was received long before the newest
+    /// entry, or its policy was not compiled at admission.
     Late,
 }
 
@@ -44,7 +45,7 @@ pub struct RecordedLeaf {
     pub(crate) previous_trust: Option<TrustLink>,
 }
 
-/// Why a payload is not recorded.
+/// The reason why a payload is not recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RejectReason {
     #[error(transparent)]
@@ -53,20 +54,20 @@ pub enum RejectReason {
     Speaker(#[from] SpeakerRefusal),
     #[error(transparent)]
     Trust(#[from] TrustRefusal),
-    /// A body that means nothing yet in this ledger.
+    /// The ledger's rules do not have this body yet.
     #[error(
         "the ledger follows rules version {found}, and this body needs {wanted}; an authority \
          brings it there with `deed policy set`"
     )]
     RulesVersion { found: u32, wanted: u32 },
-    /// A deadline that is too far away.
+    /// The deadline is too far away.
     #[error(
         "a deadline may lie {} days ahead at most: {latest} (microseconds, UTC), and this is {found}; \
          name an earlier one, or none",
         AHEAD_MAX_US / 86_400_000_000
     )]
     DeadlineFar { found: Micros, latest: Micros },
-    /// A deadline where its speaker's timers are used up.
+    /// The deadline needs a timer, and the speaker has used up its timers.
     #[error(
         "{held} deadlines are pending of what this {speaker} has said, and it may hold {share} now; \
          send Outcomes of Intents and TaskClosed of tasks that have ended, or name no deadline"
@@ -76,25 +77,25 @@ pub enum RejectReason {
         held: u64,
         share: u64,
     },
-    /// A statement that was admitted where nothing is assessed, and that cannot be read here.
+    /// The statement was admitted when nothing was assessed, and cannot be parsed.
     #[error("what the statement says cannot be read: {0}")]
     Unread(WireError),
     /// An Intent, Decision or Approval under a policy that this build cannot read.
     #[error(transparent)]
     Policy(#[from] UnreadablePolicy),
-    /// A form that the rules in force refuse.
+    /// The rules in force refuse the statement's form.
     #[error("{}", .0.rule())]
     Form(Breach),
-    /// An Erasure that came where nobody looks up what it would erase.
+    /// The Erasure came in a request for which nobody looks up what it would erase.
     #[error("an Erasure is sent with EraseContent, which also erases")]
     ErasureElsewhere,
-    /// An Erasure of what is gone already.
+    /// The Erasure names content that is erased already.
     #[error("content {content} was erased by the entry at leaf {leaf}")]
     ContentErased {
         content: CommitmentDigest,
         leaf: u64,
     },
-    /// A statement that brings back what was erased.
+    /// The statement brings erased content back.
     #[error(
         "content {content} was erased by the entry at leaf {leaf}; send the statement without it"
     )]
@@ -102,15 +103,16 @@ pub enum RejectReason {
         content: CommitmentDigest,
         leaf: u64,
     },
-    /// An Erasure of what is not here.
+    /// The Erasure names content that is not held.
     #[error("no content is held under the commitment {content}")]
     ContentUnknown { content: CommitmentDigest },
-    /// Of a batch that cannot be recorded whole; `culprit` is the envelope that says why.
+    /// The statement belongs to a batch that cannot be recorded whole; `culprit` is the envelope
+    /// with the reason.
     #[error("the batch is recorded whole or not at all; see envelope {culprit}")]
     Batch { culprit: usize },
 }
 
-/// The past contradicts itself; the ledger must not go on.
+/// The reason why a step cannot go on: the records contradict each other, or the server stops.
 #[derive(Debug, Error)]
 pub enum StepError {
     #[error(transparent)]
@@ -121,7 +123,8 @@ pub enum StepError {
     Intent(EntryError),
     #[error("cell {key:?} of the assessment is damaged")]
     Cell { key: CellKey },
-    /// Nothing is wrong: the turn was given up in the middle of a batch, and so is this state.
+    /// Nothing is wrong: the turn was given up in the middle of a batch, and its state must be
+    /// dropped.
     #[error("the turn was given up, for the server stops")]
     Interrupted,
     /// Nothing is wrong: the turn rests on one that is void, and so does this state.

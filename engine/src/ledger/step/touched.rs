@@ -15,13 +15,13 @@ use crate::{
     store::{pack::Packer, read::Run},
 };
 
-/// Sessions that a turn has looked at, changed or not.
+/// Sessions that a turn has used, changed or not.
 #[derive(Debug, Default)]
 pub(super) struct SessionDeltas {
     places: HashMap<SessionId, usize>,
     all: Vec<(SessionId, SessionDelta)>,
-    /// The place of the one that was asked for last: most statements are of the same session as the
-    /// one before, and ask for it more than once.
+    /// Position of the session that was asked for last: most statements are of the same session as
+    /// the one before, and ask for it more than once.
     last: usize,
 }
 
@@ -37,7 +37,7 @@ impl SessionDeltas {
         self.place(id).map(|place| &self.all[place].1)
     }
 
-    /// A session, which is looked up where nobody has touched it yet.
+    /// Returns a session. Calls `look_up` if the turn has not used it yet.
     pub(super) fn get_or_insert<E>(
         &mut self,
         id: SessionId,
@@ -54,7 +54,7 @@ impl SessionDeltas {
         Ok(&mut self.all[self.last].1)
     }
 
-    /// A session in which nothing is recorded, if nobody has touched it yet.
+    /// Returns a session. If the turn has not used it yet, nothing is recorded in it.
     pub(super) fn of(&mut self, id: SessionId) -> &mut SessionDelta {
         let Ok(touched) = self.get_or_insert(id, || Ok::<_, Infallible>(SessionDelta::default()));
         touched
@@ -76,16 +76,17 @@ pub(super) struct CachedAuthorization {
 /// A session during a turn.
 #[derive(Debug, Default)]
 pub(super) struct SessionDelta {
-    /// `None` as long as nothing was ever recorded in it.
+    /// `None` as long as nothing was ever recorded in the session.
     pub(super) session: Option<Session>,
-    /// The last run that is stored, if there is one, then those of this turn.
+    /// The last stored run, if there is one, and then those of this turn.
     pub(super) runs: Vec<Run>,
     /// Number of `runs` that are stored unchanged: 1, or 0 once the stored run has grown.
     pub(super) unchanged_runs: usize,
-    /// The last leaf, while the digest of its payload is not computed: most are never asked for.
+    /// The last leaf, if the digest of its payload is not computed yet: most digests are never
+    /// needed.
     undigested: Option<u64>,
     pub(super) changed: bool,
-    /// What the last statement's speaker was found to be.
+    /// The authorization of the last statement's speaker.
     pub(super) standing: Option<CachedAuthorization>,
 }
 
@@ -101,7 +102,7 @@ impl SessionDelta {
         }
     }
 
-    /// Takes the statement that will be `leaf`.
+    /// Advances the session by a statement, which will be `leaf`.
     pub(super) fn record(&mut self, batch: &AdmittedBatch, statement: &Admitted, leaf: u64) {
         let header = batch.header(statement);
         let digest = self.put_off(statement, leaf);
@@ -120,7 +121,7 @@ impl SessionDelta {
         self.changed = true;
     }
 
-    /// Takes a whole batch, whose first statement will be `leaf`.
+    /// Advances the session by a whole batch, whose first statement will be `leaf`.
     pub(super) fn record_batch(
         &mut self,
         producer: &str,
@@ -133,7 +134,7 @@ impl SessionDelta {
             Some(session) => session.advance_over(step),
             None => self.session = Some(Session::opened_over(producer, step, binding)),
         }
-        // The manifest lies before it, so this run is a new one.
+        // The manifest lies between the last run and this one, so this is a new run.
         self.runs.push(Run {
             first: step.first_sequence,
             first_leaf: leaf,
@@ -142,13 +143,14 @@ impl SessionDelta {
         self.changed = true;
     }
 
-    /// The digest of a statement's payload; `None` if it is computed when asked for.
+    /// Returns the digest of a statement's payload; `None` if it is computed only when it is
+    /// needed.
     fn put_off(&mut self, statement: &Admitted, leaf: u64) -> Option<PayloadDigest> {
         self.undigested = statement.payload_digest.is_none().then_some(leaf);
         statement.payload_digest
     }
 
-    /// Computes the digest of the last payload if that was put off.
+    /// Computes the digest of the last payload, if that was put off.
     pub(super) fn digest(&mut self, packer: &Packer) -> Result<(), StepError> {
         let (Some(leaf), Some(session)) = (self.undigested.take(), &mut self.session) else {
             return Ok(());

@@ -1,4 +1,4 @@
-//! The changes of one turn to one ledger, and what is to be written of them.
+//! The changes of one turn to one ledger, and the records that come of them.
 
 use deed_evidence::{
     CommitmentDigest, Micros, SessionId,
@@ -29,37 +29,38 @@ pub struct Turn {
     pub(super) trust_leaves: Vec<(u64, Micros)>,
     pub(super) references: Vec<(CommitmentDigest, Reference)>,
     pub(super) erased: Vec<(CommitmentDigest, u64)>,
-    /// What is said of the payloads placed since this was taken last, by position in their request.
+    /// Assessments of the payloads that were placed since these were last taken, by position in
+    /// their request.
     pub(super) assessed: Vec<(usize, Assessed)>,
     pub(super) assessments: Assessments,
 }
 
-/// What a turn leaves to be written.
+/// The records of a turn, which are to be written.
 #[derive(Debug)]
 pub struct Records {
     pub(crate) packs: Vec<Pack>,
     pub tiles: Vec<FullTile>,
-    /// In order of their ids.
+    /// Changed sessions with their changed runs, in the order of their ids.
     pub sessions: Vec<(SessionId, Session, Vec<Run>)>,
     /// Leaves of trust statements, in order, each with the effective time at it.
     pub trust_leaves: Vec<(u64, Micros)>,
-    /// Contents that are held, and the leaves that commit to them.
+    /// References from leaves to the held contents that they commit to.
     pub(crate) references: Vec<(CommitmentDigest, Reference)>,
-    /// Contents to be erased, and the leaf that says so.
+    /// Contents to be erased, each with the leaf of its Erasure.
     pub erased: Vec<(CommitmentDigest, u64)>,
-    /// What changed in the assessment.
+    /// Changes of the assessment.
     pub assessment: Changes,
-    /// The same in numbers.
+    /// Counts of what was assessed, for the metrics.
     pub(crate) assessments: Assessments,
 }
 
 impl Turn {
-    /// What is said of the payloads that were placed since this was asked last.
+    /// Takes the assessments of the payloads that were placed since the last call.
     pub(crate) fn take_assessed(&mut self) -> Vec<(usize, Assessed)> {
         std::mem::take(&mut self.assessed)
     }
 
-    /// Leaves that it has recorded.
+    /// Returns the number of leaves that the turn has recorded.
     pub(crate) fn len(&self) -> usize {
         self.leaf_hashes.len()
     }
@@ -68,7 +69,7 @@ impl Turn {
         self.first_leaf + self.leaf_hashes.len() as u64
     }
 
-    /// The same for a statement that was recorded before, perhaps without its contents.
+    /// Notes the held contents of a statement that was recorded before, perhaps without them.
     pub(super) fn refer_again(
         &mut self,
         batch: &AdmittedBatch,
@@ -78,7 +79,7 @@ impl Turn {
         self.refer(batch, statement, placed.leaf, placed.received_at);
     }
 
-    /// Notes the contents that are held and that a leaf commits to.
+    /// Notes the held contents that a leaf commits to.
     pub(super) fn refer(
         &mut self,
         batch: &AdmittedBatch,

@@ -171,8 +171,9 @@ impl<'s> LedgerCheck<'s> {
         })
     }
 
-    /// The record names a partition of those that ledgers are laid out over. (A store of an earlier
-    /// version has neither.)
+    /// Fails unless the record names one of the partitions that ledgers are spread over. The store has no
+    /// number of partitions if it is of an earlier version, or was being laid out anew when a process
+    /// ended; the next start lays it out.
     fn partition(&self) -> Result<(), FsckError> {
         if self.store.partitions()?.is_some() {
             self.store.partition_of(&self.record)?;

@@ -1,4 +1,4 @@
-//! What a check says: how far it is, what it found, or what differs.
+//! The report of a check: its progress, its counts, or the first difference.
 
 use std::{fmt, path::PathBuf};
 
@@ -39,7 +39,7 @@ pub enum FsckError {
     Identity(#[from] IdentityError),
 }
 
-/// What was checked.
+/// The counts of a check that found no difference.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     /// Ledgers.
@@ -75,7 +75,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// How far a check is.
+/// The progress of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
     /// The ledger.

@@ -1,4 +1,4 @@
-//! What access.json may hold, and how it is edited.
+//! Tests of the contents of access.json, and of how it is edited.
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 

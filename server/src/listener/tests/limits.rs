@@ -1,4 +1,4 @@
-//! What peers may hold, and for how long.
+//! Tests of the bounds on what peers may hold, and for how long.
 
 use super::*;
 
