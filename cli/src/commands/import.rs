@@ -98,7 +98,7 @@ pub(crate) struct Chat {
     #[command(flatten)]
     authority: AuthorityArgs,
     /// Controller of the new key: an https or spiffe URI [default: the producer if it is such a URI,
-    /// else https://deed.invalid/import, which stands for nobody]
+    /// else `https://deed.invalid/import`, which stands for nobody]
     #[arg(long, value_name = "URI", value_parser = controller)]
     controller: Option<String>,
     /// Commit to arguments and results, and keep neither

@@ -78,7 +78,7 @@ pub struct Source {
     pub principal: Option<Arc<str>>,
     /// True if access control is on and the caller shows no credential.
     pub anonymous: bool,
-    /// The network of the host that the caller uses, as [`network`] returns it.
+    /// The network of the host that the caller uses: the address, or the first 64 bits of an IPv6 address.
     pub network: IpAddr,
 }
 
