@@ -398,9 +398,19 @@ def check_crates(
                 yield f"{crate}/Cargo.toml: {name} is not among what {crate} may take from outside"
 
 
+def check_container(root: Path) -> Iterator[str]:
+    """Yields which crates a container build would not be given."""
+    parsed = tomllib.loads((root / "Cargo.toml").read_text(encoding="utf-8"))
+    given = (root / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    for name in parsed["workspace"]["members"]:
+        if f"!{name}" not in given:
+            yield f".dockerignore: `!{name}` is missing, so the container build lacks that crate"
+
+
 def check(root: Path) -> list[str]:
     """Returns all that is wrong in the workspace at `root`."""
     wrong = list(check_crates(root, CRATES, OUTSIDE))
+    wrong += check_container(root)
     for crate, order in MODULES.items():
         wrong.extend(check_modules(root, crate, order))
     return wrong
@@ -427,6 +437,8 @@ def self_test() -> None:
             '[dependencies]\nsha2 = "1"\n[dev-dependencies]\ntokio = "1"\n',
         )
         write("high/Cargo.toml", "[dependencies]\ndeed-low = { workspace = true }\n")
+        write(".dockerignore", "*\n!low\n!higher\n")
+        expect(check_container(root), "`!high` is missing")
         crates: dict[str, set[str]] = {"low": set(), "high": {"low"}}
         expect(check_crates(root, crates, {"low": {"sha2"}}))
         expect(
