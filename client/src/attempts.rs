@@ -145,7 +145,7 @@ impl Attempts {
         });
         if round.lacking == round.failed {
             self.lacking_rounds += 1;
-            // What is denied is not there later either, but what is behind may catch up.
+            // A server that denies it will not have it later; one that is behind may catch up.
             if round.last_behind.is_none() || self.lacking_rounds >= LACKING_ROUNDS_MAX {
                 return Next::Nothing(lacking);
             }

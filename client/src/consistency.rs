@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use deed_evidence::receipt::consistency_proof;
 use deed_proto::v1;
 use deed_tlog::{TreeHead, verify_consistency};
@@ -24,8 +25,13 @@ use crate::{
 pub(crate) enum Unproven {
     /// Every server says that it has none.
     Denied,
-    /// Some server did not answer.
-    Unknown(Error),
+    /// Some server did not answer, and may have one.
+    Unknown {
+        /// The reason.
+        error: Error,
+        /// The answers whose proofs do not hold. The heads in them are signed all the same.
+        failing: Vec<v1::ConsistencyProofResponse>,
+    },
 }
 
 /// A ledger, and how its servers are asked.
@@ -50,7 +56,7 @@ pub(crate) struct Proofs {
 impl Asked<'_> {
     /// Asks one server after another for the proof between two heads that are both signed, until a proof
     /// holds. A server that lacks the larger tree may lag, and one whose proof does not hold speaks for
-    /// itself: only when all of them lack it, there is no proof.
+    /// itself: only when every server has answered and none has a proof that holds, there is none.
     pub(crate) async fn consistency(
         &self,
         old: &TreeHead,
@@ -73,7 +79,7 @@ impl Asked<'_> {
                 let (request, failing) = (request.clone(), &failing);
                 async move {
                     let answer = server.log().get_consistency_proof(request).await?;
-                    if holds(answer.get_ref(), old, new) {
+                    if holds(&answer.get_ref().hashes, old, new) {
                         return Ok(answer);
                     }
                     let mut failing = lock(failing);
@@ -92,32 +98,35 @@ impl Asked<'_> {
             Ok(chosen) => return Ok(Proofs { chosen, failing }),
             Err(failure) => failure,
         };
-        if let Some(chosen) = failing.pop() {
-            return Ok(Proofs { chosen, failing });
-        }
         let url = |position| self.connection.at(position).url();
-        Err(match lacking {
-            Some(Lacking { silent: None, .. }) => Unproven::Denied,
+        let error = match lacking {
+            Some(Lacking { silent: None, .. }) => {
+                return match failing.pop() {
+                    Some(chosen) => Ok(Proofs { chosen, failing }),
+                    None => Err(Unproven::Denied),
+                };
+            }
             Some(Lacking {
                 silent: Some((position, status)),
                 ..
-            }) => Unproven::Unknown(Error::NotShown {
+            }) => Error::NotShown {
                 old_size: old.size.get(),
                 new_size: new.size.get(),
                 server: url(position).to_owned(),
                 reason: sentence(status.message()),
-            }),
+            },
             None => {
                 let server = attempts.server(self.connection).url();
-                Unproven::Unknown(Error::of_status(&status, server))
+                Error::of_status(&status, server)
             }
-        })
+        };
+        Err(Unproven::Unknown { error, failing })
     }
 }
 
-fn holds(answer: &v1::ConsistencyProofResponse, old: &TreeHead, new: &TreeHead) -> bool {
-    consistency_proof(&answer.hashes)
-        .is_ok_and(|proof| verify_consistency(&proof, old, new).is_ok())
+/// Returns true if `hashes` prove that the tree of `new` continues that of `old`.
+pub(crate) fn holds(hashes: &[Bytes], old: &TreeHead, new: &TreeHead) -> bool {
+    consistency_proof(hashes).is_ok_and(|proof| verify_consistency(&proof, old, new).is_ok())
 }
 
 fn denies(status: &Status) -> bool {

@@ -179,7 +179,7 @@ impl LogKeyClient<'_> {
         let answer = match asked.consistency(&older.head, &head.head).await {
             Ok(proofs) => proofs.chosen,
             Err(Unproven::Denied) => return Err(contradiction(ForkKind::NoProof, None)),
-            Err(Unproven::Unknown(error)) => return Err(error.into()),
+            Err(Unproven::Unknown { error, .. }) => return Err(error.into()),
         };
         let proof = read_proof(&answer.hashes)?;
         verify_consistency(&proof, &older.head, &head.head)

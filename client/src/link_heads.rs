@@ -4,10 +4,10 @@ use std::sync::atomic::Ordering;
 
 use deed_evidence::receipt::consistency_proof;
 use deed_proto::v1;
-use deed_tlog::{ConsistencyProof, TreeHead};
+use deed_tlog::{ConsistencyProof, TreeHead, verify_consistency};
 
 use crate::{
-    consistency::{Asked, Unproven},
+    consistency::{Asked, Unproven, holds},
     error::Error,
     follow::FollowError,
     head::SignedHead,
@@ -97,11 +97,41 @@ impl Ledger {
     ) -> Result<SignedHead, Error> {
         tracker.check_failure()?;
         let head = self.open_head(tracker, note).await?;
+        if let Some(other) = self.prove_elsewhere(tracker, &head, base, proof).await? {
+            let taken = lock(&tracker.unlinked).observe(&head, base, Some(&other));
+            taken.map_err(|refused| tracker.refuse(refused, self.connection.names()))?;
+            return Ok(head);
+        }
         tracker.observe_head(&head, base, proof, self.connection.names())?;
         if head.head.size < base.head.size {
             self.link(tracker, &head, base, true).await?;
         }
         Ok(head)
+    }
+
+    /// Asks all servers for the proof from `base` to a larger head, if the one that came along does not
+    /// hold. `None` if it holds, if only one server is known, or if no server has one that does: then what
+    /// came along is judged.
+    async fn prove_elsewhere(
+        &self,
+        tracker: &HeadTracker,
+        head: &SignedHead,
+        base: &SignedHead,
+        proof: Option<&v1::ConsistencyProof>,
+    ) -> Result<Option<ConsistencyProof>, Error> {
+        let (old, new) = (&base.head, &head.head);
+        let is_proven = |proof: &v1::ConsistencyProof| {
+            proof.old_size == old.size.get() && holds(&proof.hashes, old, new)
+        };
+        if self.connection.count() == 1 || new.size <= old.size || proof.is_some_and(is_proven) {
+            return Ok(None);
+        }
+        let other = self.prove_between(tracker, base, head, true).await;
+        // A contradiction between signed heads may have been found meanwhile.
+        tracker.check_failure()?;
+        Ok(other
+            .ok()
+            .filter(|proof| verify_consistency(proof, old, new).is_ok()))
     }
 
     /// Opens a head with the keys of its size. If none of those that are known has signed it, asks
@@ -252,25 +282,55 @@ impl Ledger {
         };
         match asked.consistency(&older.head, &newer.head).await {
             Ok(proofs) => {
-                // The proof comes with a signed head of the newer size: if the server forked,
-                // that one differs from ours, which proves it without any proof.
-                let mut signed = vec![self.open_head(tracker, &proofs.chosen.checkpoint).await?];
-                let others = proofs.failing.iter();
-                signed.extend(others.filter_map(|other| tracker.open(&other.checkpoint).ok()));
-                let is_other =
-                    |head: &TreeHead| head.size == newer.head.size && head.root != newer.head.root;
-                if let Some(other) = signed.iter().find(|signed| is_other(&signed.head)) {
-                    let refused = Refused::contradiction(ForkKind::SameSize, newer, other, None);
-                    return Err(tracker.refuse(refused, connection.names()));
+                match self.open_head(tracker, &proofs.chosen.checkpoint).await {
+                    Ok(head) => self.refuse_other(tracker, newer, &head)?,
+                    // The proof is between two heads that are known. One of several servers must not
+                    // keep them apart by what it sends beside it.
+                    Err(error) => {
+                        tracker.check_failure()?;
+                        if connection.count() == 1 {
+                            return Err(error);
+                        }
+                    }
                 }
+                self.refuse_others(tracker, newer, &proofs.failing)?;
                 read_proof(&proofs.chosen.hashes)
             }
             Err(Unproven::Denied) => {
                 let refused = Refused::contradiction(ForkKind::NoProof, older, newer, None);
                 Err(tracker.refuse(refused, connection.names()))
             }
-            Err(Unproven::Unknown(error)) => Err(error),
+            Err(Unproven::Unknown { error, failing }) => {
+                self.refuse_others(tracker, newer, &failing)?;
+                Err(error)
+            }
         }
+    }
+
+    /// Fails if the heads of some answers contradict `newer`. Heads that do not open say nothing.
+    fn refuse_others(
+        &self,
+        tracker: &HeadTracker,
+        newer: &SignedHead,
+        answers: &[v1::ConsistencyProofResponse],
+    ) -> Result<(), Error> {
+        let opened = answers.iter();
+        let mut opened = opened.filter_map(|answer| tracker.open(&answer.checkpoint).ok());
+        opened.try_for_each(|head| self.refuse_other(tracker, newer, &head))
+    }
+
+    /// Fails if a signed head has the size of `newer` and another root: a fork that needs no proof.
+    fn refuse_other(
+        &self,
+        tracker: &HeadTracker,
+        newer: &SignedHead,
+        other: &SignedHead,
+    ) -> Result<(), Error> {
+        if other.head.size != newer.head.size || other.head.root == newer.head.root {
+            return Ok(());
+        }
+        let refused = Refused::contradiction(ForkKind::SameSize, newer, other, None);
+        Err(tracker.refuse(refused, self.connection.names()))
     }
 
     /// Verifies a signed head of any size that came from somewhere: its signature, and that it is

@@ -9,7 +9,7 @@ use tonic::{Status, Streaming};
 use super::proven::{ProvenStatement, missing};
 use crate::{
     attempts::Attempts,
-    error::Error,
+    error::{AnswerError, Error},
     head::SignedHead,
     ledger::{Ledger, Shared},
     read::check_grown,
@@ -155,6 +155,16 @@ impl Search {
         }
         let head = open.head.as_ref().ok_or(missing("the tree head"))?;
         let proven = self.ledger.shared.tracker.as_ref().map(|_| &head.head);
+        // Whoever goes on from there later must not pass over leaves that do not exist yet.
+        let size = head.head.size.get().max(self.terms.start);
+        if proven.is_some() && answer.searched_to > size {
+            return Err(AnswerError::Other {
+                what: "a search below leaf",
+                found: answer.searched_to.to_string(),
+                wanted: format!("what is in the tree of {size} leaves"),
+            }
+            .into());
+        }
         let mut found = Vec::new();
         for entry in &answer.entries {
             if let Some(one) = self.terms.read(entry, proven)? {

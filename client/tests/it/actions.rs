@@ -346,6 +346,9 @@ async fn what_is_found_has_the_terms() {
         ..terms()
     };
     assert_eq!(found(&scene.ledger, later.clone()).await.unwrap(), [4, 5]);
+    scene.lie(Lie::SearchBeyond);
+    let error = found(&scene.ledger, later.clone()).await.unwrap_err();
+    assert!(error.to_string().contains("a search below leaf"), "{error}");
     scene.lie(Lie::SearchOther);
     for (terms, says) in [
         (later, "names another action"),

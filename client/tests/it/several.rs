@@ -166,7 +166,7 @@ async fn servers_that_are_not_there_are_passed_over() {
         reason.contains(&dead) && reason.contains(&other),
         "{reason}"
     );
-    // What would be refused of one is refused of all, whoever is there.
+    // An address that is refused as the only one is refused as one of several, whether it answers or not.
     let error = Ledger::connect(options(&live).or_server("ftp://x")).await;
     assert!(matches!(error, Err(Error::Input(_))));
 }
@@ -393,6 +393,49 @@ async fn a_proof_that_does_not_hold_is_asked_for_elsewhere() {
         .prove_leaf(Leaf::Index(LeafIndex::new(1)), Some(3.into()));
     let error = proven.await.unwrap_err();
     assert_eq!(fork_of(&error), Some(ForkKind::ProofFails), "{error}");
+}
+
+/// A proof that does not hold proves nothing while a server that may have a good one is silent.
+#[tokio::test]
+async fn a_bad_proof_beside_a_silent_server_is_no_fork() {
+    let scene = scene(6).await;
+    scene.fake.lock().script.lie = Lie::Consistency;
+    scene.lag(Lag::None, Lag::Down);
+    let four = || {
+        let leaf = Leaf::Index(LeafIndex::new(1));
+        scene.ledger.prove_leaf(leaf, Some(4.into()))
+    };
+    let error = four().await.unwrap_err();
+    assert_eq!(fork_of(&error), None, "{error}");
+    assert!(matches!(error, Error::NotShown { .. }), "{error}");
+    assert!(scene.forks().is_empty());
+    scene.lag(Lag::None, Lag::None);
+    assert_eq!(four().await.unwrap().head.head.size.get(), 4);
+}
+
+/// A newer head that comes with a bad proof, or with none, is proven by another server.
+#[tokio::test]
+async fn a_bad_proof_inside_of_an_answer_is_asked_for_elsewhere() {
+    let scene = scene(6).await;
+    for server in [&scene.fake, &scene.copy] {
+        server.add_leaf(6);
+    }
+    scene.fake.lock().script.lie = Lie::Consistency;
+    assert_eq!(size(&scene.ledger).await, 7);
+    assert_eq!(scene.ledger.connection().server(), scene.copy.url());
+    scene.ledger.flush().await.unwrap();
+    assert!(scene.forks().is_empty());
+}
+
+/// The head beside a proof that holds is no evidence against anybody if nobody has signed it.
+#[tokio::test]
+async fn a_head_beside_a_good_proof_does_not_keep_heads_apart() {
+    let scene = scene(6).await;
+    scene.fake.lock().script.lie = Lie::ProofHead;
+    let leaf = Leaf::Index(LeafIndex::new(1));
+    let proven = scene.ledger.prove_leaf(leaf, Some(4.into())).await.unwrap();
+    assert_eq!(proven.head.head.size.get(), 4);
+    assert!(scene.forks().is_empty());
 }
 
 /// The other history is as long as the trusted one; its server is asked for a proof only.

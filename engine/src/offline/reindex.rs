@@ -144,13 +144,5 @@ fn readable(store: &Arc<Store>, record: &LedgerRecord) -> Result<PublishedTree, 
         Err(LoadError::Store(error)) => return Err(error.into()),
         Err(error) => return Err(failed(error.to_string())),
     };
-    Ok(PublishedTree {
-        head: loaded.edge.head(),
-        edge: loaded.edge,
-        checkpoint: loaded.checkpoint,
-        effective_time: loaded.effective_time,
-        next_due: loaded.next_due,
-        due: loaded.due,
-        clock: loaded.clock,
-    })
+    Ok(loaded.into())
 }

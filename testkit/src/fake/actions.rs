@@ -161,7 +161,7 @@ impl Fake {
         let mut found: Vec<_> = found.collect();
         found.push(v1::SearchResponse {
             checkpoint: self.checkpoint(&history.leaves, lie),
-            searched_to: size,
+            searched_to: size + u64::from(lie == Lie::SearchBeyond),
             indexed_to: size,
             ..v1::SearchResponse::default()
         });

@@ -121,6 +121,10 @@ pub enum Lie {
     OtherReceipt,
     /// Everything is found, whatever was searched for.
     SearchOther,
+    /// A search is said to have looked at leaves that do not exist yet.
+    SearchBeyond,
+    /// Proofs of consistency come with a head that nobody has signed.
+    ProofHead,
     /// All findings are told, whichever were asked for.
     FindingsOther,
 }

@@ -236,7 +236,10 @@ impl LogService for Fake {
             old_size: request.old_size,
             new_size: new as u64,
             hashes: hashes(&proof, lie == Lie::Consistency),
-            checkpoint: self.checkpoint(leaves, lie),
+            checkpoint: match lie {
+                Lie::ProofHead => self.checkpoint(leaves, Lie::Signature),
+                lie => self.checkpoint(leaves, lie),
+            },
         }))
     }
 
