@@ -100,7 +100,7 @@ fn pieces_conform(open: impl Fn() -> OpenPieces) {
     });
     assert_eq!(opened.get(&whole, 3), None);
     assert_eq!(opened.get(&others[0], 1), Some(Vec::new()));
-    // What was begun is listed until it is finished or given up, after a restart too.
+    // An upload that was begun is listed until it is finished or given up, after a restart too.
     let unfinished = [
         upload(ONE, 9, 7),
         upload(ONE, 8, 8),
@@ -222,7 +222,7 @@ fn keys_conform(dir: &Path, open: impl Fn() -> Box<dyn ContentKeys>) {
     put(&*keys, &all[30..]);
     drop(keys);
 
-    // What was written is there after a restart, each under its own ledger and content.
+    // Keys that were written are there after a restart, each under its own ledger and content.
     let keys = open();
     assert!(!keys.is_empty().unwrap());
     assert!(all.iter().all(|one| is_there(&*keys, one)));

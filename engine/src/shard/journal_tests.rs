@@ -226,7 +226,7 @@ impl State {
             for turn in &writer.void {
                 assert!(!history.contains(&turn), "it was told to be void: {self:?}");
             }
-            // What a writer has read is a beginning of the history.
+            // The turns that a writer has read are a beginning of the history.
             let read = writer.newest.number as usize;
             assert!(read == 0 || history[read - 1] == &writer.newest, "{self:?}");
         }
@@ -279,7 +279,7 @@ fn two_writers_of_a_record_each_make_one_history_when_more_goes_wrong() {
     assert!(states > 100, "{states}");
 }
 
-/// What becomes of the messages of one append.
+/// The fate of the messages of one append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Arrives,
