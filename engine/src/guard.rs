@@ -1,9 +1,9 @@
-//! The head guard: a small file beside the store that holds the newest signed heads.
+//! The head guard: a small file beside the store that holds the newest tree heads.
 //!
 //! RocksDB's recovery drops a damaged end of its log without an error, and a ledger that lost
 //! acknowledged leaves must stop, not sign another history. So the newest head is also written
-//! here, after the store's sync and before the head leaves the server: an ordinary crash never
-//! leaves the store behind the guard. At the start [`verify`] checks whether the store still
+//! here, after the store's sync and before the head is signed: an ordinary crash never leaves the
+//! store behind the guard. At the start [`verify`] checks whether the store still
 //! reproduces every guarded head.
 //!
 //! The file is written in place and never grows:
@@ -15,7 +15,8 @@
 //! ```
 //!
 //! A record names the turn that the store had when it was written, by number and digest. Records
-//! from before turns were numbered name none, and are compared by their head alone.
+//! from before turns were numbered name none, and are compared by their head alone. Records from before
+//! heads were signed behind the guard have the signed head in place of size and root.
 //!
 //! The halves of a slot are written alternately, and never share a disk's sector. A half that was
 //! torn by a crash held a head that was never released, and the other half is still valid.
@@ -39,7 +40,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use deed_tlog::{Checkpoint, TreeHead, VerifierKey};
+use deed_tlog::{Checkpoint, Hash, TreeHead, TreeSize, VerifierKey};
 use prost::Message as _;
 use thiserror::Error;
 
@@ -54,7 +55,7 @@ const MAGIC: &[u8; 8] = b"DEEDGRD1";
 const DIGEST_BYTES: usize = 32;
 const HEADER_BYTES: usize = MAGIC.len() + 8 + 4;
 
-/// The newest head of one shard.
+/// The newest tree head of one shard.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct GuardedHead {
     #[prost(uint32, tag = "1")]
@@ -62,9 +63,10 @@ pub struct GuardedHead {
     /// The ledger's name, for messages.
     #[prost(string, tag = "2")]
     pub name: String,
+    /// The key of `checkpoint`.
     #[prost(string, tag = "3")]
     pub vkey: String,
-    /// The signed head, as it was published.
+    /// The signed head, in a record of before heads were signed behind the guard; now empty.
     #[prost(bytes = "bytes", tag = "4")]
     pub checkpoint: Bytes,
     /// The shard's newest turn when it was written, which the store had; 0 in a record of before
@@ -74,6 +76,12 @@ pub struct GuardedHead {
     /// The digest of that turn, 32 bytes; empty with turn 0.
     #[prost(bytes = "bytes", tag = "6")]
     pub digest: Bytes,
+    /// The tree's size; 0 in a record with a signed head.
+    #[prost(uint64, tag = "7")]
+    pub size: u64,
+    /// The tree's root, 32 bytes; empty with size 0.
+    #[prost(bytes = "bytes", tag = "8")]
+    pub root: Bytes,
 }
 
 /// The reason for which a store does not fit its guard.
@@ -266,22 +274,16 @@ pub fn catch_up(data_dir: &Path, store: &Arc<Store>) -> Result<usize, GuardError
             let what = format!("the newest turn of shard {slot}, and there are only {SLOTS}");
             return Err(StoreError::corrupt(Family::Meta, number, what).into());
         }
-        let Some(head) = store.latest_head(number)? else {
-            let what = "the newest head is missing";
-            return Err(StoreError::corrupt(Family::Heads, number, what).into());
-        };
+        let tree = store.stored_tree(number)?;
         let turn = store.newest_turn(slot)?;
         let head = GuardedHead {
-            ledger: ledger.number,
-            name: ledger.name,
-            vkey: ledger.vkey,
-            checkpoint: head.checkpoint,
             turn: turn.number,
             digest: if turn.number == 0 {
                 Bytes::new()
             } else {
                 turn.digest
             },
+            ..GuardedHead::of(number, &ledger.name, tree.head)
         };
         let mut slot = GuardSlot::open(data_dir, usize::from(slot))?;
         if slot.newest.as_ref() != Some(&head) {
@@ -299,13 +301,13 @@ pub fn catch_up(data_dir: &Path, store: &Arc<Store>) -> Result<usize, GuardError
 fn reproduces(guarded: &GuardedHead, head: TreeHead, store: &Arc<Store>) -> Result<(), String> {
     let ledger = LedgerNumber(guarded.ledger);
     let cannot = |error: &dyn std::fmt::Display| format!("cannot rebuild its tree ({error})");
-    // The store may be a turn ahead, and its newest head may have another key.
-    let record = store
+    store
         .ledger(&guarded.name)
         .map_err(|error| cannot(&error))?
         .filter(|record| record.number == guarded.ledger)
         .ok_or_else(|| "does not know it".to_owned())?;
-    let edge = crate::store::recover::right_edge(store, ledger, &record.vkey)
+    // The store may be a turn ahead.
+    let edge = crate::store::recover::right_edge(store, ledger)
         .map_err(|error| cannot(&error))?
         .ok_or_else(|| "does not know it".to_owned())?
         .edge;
@@ -321,7 +323,24 @@ fn reproduces(guarded: &GuardedHead, head: TreeHead, store: &Arc<Store>) -> Resu
     }
 }
 
+impl GuardedHead {
+    /// Returns the record of a tree head. The turn's number and digest are filled in when it is committed.
+    pub(crate) fn of(ledger: LedgerNumber, name: &str, head: TreeHead) -> Self {
+        Self {
+            ledger: ledger.0,
+            name: name.to_owned(),
+            size: head.size.get(),
+            root: head.root.as_bytes().to_vec().into(),
+            ..Self::default()
+        }
+    }
+}
+
 fn guarded_head(guarded: &GuardedHead) -> Result<TreeHead, String> {
+    if guarded.size > 0 {
+        let root = Hash::try_from(&guarded.root[..]).map_err(|_| "its root has not 32 bytes")?;
+        return Ok(TreeHead::new(TreeSize::new(guarded.size), root));
+    }
     let vkey: VerifierKey = guarded
         .vkey
         .parse()
@@ -442,10 +461,11 @@ impl GuardSlot {
         })
     }
 
-    /// Returns the checkpoint that the slot held when it was opened.
+    /// Returns the head that the slot held when it was opened.
     #[cfg(test)]
-    pub fn checkpoint(&self) -> Option<Bytes> {
-        self.newest.as_ref().map(|head| head.checkpoint.clone())
+    pub fn head(&self) -> Option<TreeHead> {
+        let newest = self.newest.as_ref();
+        newest.map(|head| guarded_head(head).expect("a head"))
     }
 
     /// Writes `head` and returns when it is on disk. Must be called only for heads that the store

@@ -65,6 +65,22 @@ fn golden_records() {
     let golden = format!("{OLD_RECORD}28ac023220{}", "dd".repeat(32));
     assert_eq!(hex::encode(now.encode_to_vec()), golden);
     assert!(now.encoded_len() + HEADER_BYTES + DIGEST_BYTES < HALF_BYTES);
+    // Since heads are signed behind the guard, a record has the tree's size and root.
+    let head = TreeHead::new(TreeSize::new(9), Hash::try_from(&[0xee; 32][..]).unwrap());
+    let unsigned = GuardedHead {
+        turn: 300,
+        digest: Bytes::from_static(&[0xdd; 32]),
+        ..GuardedHead::of(LedgerNumber(1), "ones", head)
+    };
+    let (digest, root) = ("dd".repeat(32), "ee".repeat(32));
+    let golden = format!("080112046f6e657328ac023220{digest}38094220{root}");
+    assert_eq!(hex::encode(unsigned.encode_to_vec()), golden);
+    assert_eq!(guarded_head(&unsigned).unwrap(), head);
+    let cut = GuardedHead {
+        root: Bytes::from_static(&[0xee; 31]),
+        ..unsigned
+    };
+    assert_eq!(guarded_head(&cut).unwrap_err(), "its root has not 32 bytes");
 }
 
 #[test]

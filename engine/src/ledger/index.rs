@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use deed_tlog::{EdgeReader, Hash, LeafIndex, TileId, TileReader};
 
-use super::PublishedTree;
+use super::{PublishedTree, Tree};
 use crate::store::{Batch, Family, LedgerNumber, Store, StoreError, keys};
 
 /// Leaves of a segment: those under one full tile of level 1.
@@ -120,13 +120,13 @@ pub(crate) fn buckets(leaf_hashes: &[Hash]) -> BTreeMap<u8, Vec<u8>> {
 pub(crate) fn write_segment(
     store: &Arc<Store>,
     ledger: LedgerNumber,
-    readable: &PublishedTree,
+    tree: &Tree,
     segment: u64,
 ) -> Result<(), StoreError> {
     if is_indexed(store, ledger, segment)? {
         return Ok(());
     }
-    let reader = EdgeReader::new(&readable.edge, store.full_tiles(ledger));
+    let reader = EdgeReader::new(&tree.edge, store.full_tiles(ledger));
     let leaf_hashes = leaf_hashes(&reader, segment)?;
     let mut batch = Batch::default();
     for (bucket, records) in buckets(&leaf_hashes) {
@@ -152,17 +152,17 @@ pub(crate) fn leaf_hashes(
         .collect())
 }
 
-/// Returns the leaf hashes of tile `index` of level 0, as far as the published tree has them.
+/// Returns the leaf hashes of tile `index` of level 0, as far as the tree has them.
 fn leaf_tile(
     store: &Arc<Store>,
     ledger: LedgerNumber,
-    readable: &PublishedTree,
+    tree: &Tree,
     index: u64,
 ) -> Result<Vec<Hash>, StoreError> {
     let missing =
         || StoreError::corrupt(Family::Tiles, ledger, format!("tile 0 {index} is missing"));
-    let id = TileId::in_tree(0, index, readable.size()).ok_or_else(missing)?;
-    let reader = EdgeReader::new(&readable.edge, store.full_tiles(ledger));
+    let id = TileId::in_tree(0, index, tree.size()).ok_or_else(missing)?;
+    let reader = EdgeReader::new(&tree.edge, store.full_tiles(ledger));
     let tiles = reader.read_tiles(&[id])?;
     let tile = tiles
         .first()

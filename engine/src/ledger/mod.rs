@@ -29,7 +29,10 @@ mod step_tests;
 mod timer_tests;
 pub mod write;
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::{
+    ops::Deref,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use bytes::Bytes;
 use deed_evidence::{LedgerId, Micros, assess::cells::Clock};
@@ -42,7 +45,10 @@ use crate::{
     clock::keeper::BEHIND_MAX_US,
     content::LedgerRef,
     identity::log_signers::LogSigners,
-    store::{LedgerNumber, Store, partition::Partition, records::LedgerRecord, recover::Loaded},
+    store::{
+        LedgerNumber, Store, heads::StoredTree, partition::Partition, records::LedgerRecord,
+        recover::Loaded,
+    },
 };
 
 /// A ledger that is in use.
@@ -67,13 +73,29 @@ pub struct Ledger {
     restorations: AtomicU64,
 }
 
-/// The published tree: what readers see, under its signed head. It is replaced as a whole when a
-/// turn is on disk, under the head guard, and about to be answered; never before.
+/// The published tree: what readers see, and its signed head. It is signed, and replaces the one before,
+/// when its turn is on disk, under the head guard, and about to be answered; never before.
 #[derive(Debug, Clone)]
 pub struct PublishedTree {
+    tree: Arc<Tree>,
+    /// The signed head.
+    pub checkpoint: Bytes,
+}
+
+/// The result of publishing a tree.
+pub(crate) struct Publication {
+    /// The published tree before. It has no signed head if there was none.
+    pub(crate) before: Arc<PublishedTree>,
+    pub(crate) now: Arc<PublishedTree>,
+    /// Number of log keys that came into force with it.
+    pub(crate) keys_rotated: usize,
+}
+
+/// A tree of a ledger, with what goes on from it. Nobody may be told of it before it is published.
+#[derive(Debug, Clone)]
+pub struct Tree {
     pub edge: RightEdge,
     pub head: TreeHead,
-    pub checkpoint: Bytes,
     pub effective_time: Micros,
     /// Time of the next deadline, at which the ledger records something even if it receives
     /// nothing.
@@ -92,12 +114,11 @@ pub(crate) fn stands_still(confirmed: Option<Clock>, time: Micros, now: Micros) 
     })
 }
 
-impl From<Loaded> for PublishedTree {
+impl From<Loaded> for Tree {
     fn from(loaded: Loaded) -> Self {
         Self {
             head: loaded.edge.head(),
             edge: loaded.edge,
-            checkpoint: loaded.checkpoint,
             effective_time: loaded.effective_time,
             next_due: loaded.next_due,
             due: loaded.due,
@@ -106,7 +127,44 @@ impl From<Loaded> for PublishedTree {
     }
 }
 
+impl Deref for PublishedTree {
+    type Target = Tree;
+
+    fn deref(&self) -> &Tree {
+        &self.tree
+    }
+}
+
 impl PublishedTree {
+    /// Returns a tree that is about to be published.
+    fn unsigned(tree: Arc<Tree>) -> Self {
+        Self {
+            tree,
+            checkpoint: Bytes::new(),
+        }
+    }
+
+    /// Returns the tree without its signed head.
+    pub(crate) fn tree(&self) -> &Arc<Tree> {
+        &self.tree
+    }
+}
+
+impl From<&Tree> for StoredTree {
+    fn from(tree: &Tree) -> Self {
+        Self {
+            head: tree.head,
+            effective_time: tree.effective_time,
+        }
+    }
+}
+
+impl Tree {
+    /// Returns the second of effective time in which the last leaf was recorded.
+    pub(crate) fn second(&self) -> i64 {
+        self.effective_time.get().div_euclid(1_000_000)
+    }
+
     /// Returns true if the ledger's time is ahead of a clock that an operator has confirmed. It
     /// stands still until the clock has reached it, unless the clock is set back once more.
     pub(crate) fn stands_still(&self, now: Micros) -> bool {
@@ -119,6 +177,7 @@ impl PublishedTree {
         ahead > BEHIND_MAX_US && !self.stands_still(now)
     }
 
+    /// Returns the number of leaves.
     pub fn size(&self) -> TreeSize {
         self.head.size
     }
@@ -139,27 +198,33 @@ impl Ledger {
         self.readable.subscribe()
     }
 
-    /// Publishes a turn's tree. It never goes back to a smaller tree. Returns the number of log
-    /// keys that came into force with it.
-    pub(crate) fn publish(&self, readable: Arc<PublishedTree>) -> usize {
-        let mut before = readable.size();
-        let now = readable.size();
-        self.readable.send_if_modified(|current| {
-            before = current.size().min(now);
-            // The sizes are equal only for a new ledger, which has no signed head until it is
-            // published.
-            let newer = readable.size() >= current.size();
-            if newer {
-                *current = readable;
-            }
-            newer
-        });
-        let (old, new) = (self.key_generation(before), self.key_generation(now));
-        if new > old {
-            let key = self.log_key(now);
-            tracing::info!(ledger = self.name(), generation = new, %key, size = %now, "log key rotated");
+    /// Signs a tree and publishes it. It must be on disk and guarded. A smaller tree than the published one
+    /// is passed over.
+    pub(crate) fn publish(&self, tree: Arc<Tree>) -> Publication {
+        let before = self.readable();
+        if tree.size() < before.size() {
+            return Publication {
+                now: Arc::clone(&before),
+                before,
+                keys_rotated: 0,
+            };
         }
-        new - old
+        let now = Arc::new(PublishedTree {
+            checkpoint: self.sign(tree.head),
+            tree,
+        });
+        self.readable.send_replace(Arc::clone(&now));
+        let old = self.key_generation(before.size());
+        let new = self.key_generation(now.size());
+        if new > old {
+            let (key, size) = (self.log_key(now.size()), now.size());
+            tracing::info!(ledger = self.name(), generation = new, %key, %size, "log key rotated");
+        }
+        Publication {
+            before,
+            now,
+            keys_rotated: new - old,
+        }
     }
 
     /// Signs a tree head. The signature is deterministic: the same head gives the same bytes.

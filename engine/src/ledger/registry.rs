@@ -11,7 +11,7 @@ use std::{
 };
 
 use deed_evidence::{LedgerId, Micros, statement::BodyKind};
-use deed_tlog::{Checkpoint, Hash, Origin, TreeHead};
+use deed_tlog::{Hash, Origin, TreeHead};
 use parking_lot::{Mutex, RwLock};
 use thiserror::Error;
 use tokio::sync::watch;
@@ -19,7 +19,7 @@ use tokio::sync::watch;
 pub use create::NewLedger;
 
 use super::{
-    Ledger, PublishedTree,
+    Ledger, PublishedTree, Tree,
     due::next_look,
     past_trust::PastTrust,
     policies::{self, Policies},
@@ -313,18 +313,7 @@ impl LedgerRegistry {
             return Err(not_found());
         }
         let record = self.store.ledger(name)?.ok_or_else(not_found)?;
-        let failed = |cause| LedgerRegistryError::Load {
-            name: name.to_owned(),
-            cause,
-        };
-        let loaded = recover::right_edge(&self.store, LedgerNumber(record.number), &record.vkey)
-            .map_err(failed)?
-            .ok_or_else(|| {
-                let number = LedgerNumber(record.number);
-                StoreError::corrupt(Family::Heads, number, "the newest head is missing")
-            })?;
-        let readable = Arc::new(loaded.into());
-        let ledger = Arc::new(self.open(record, readable)?);
+        let ledger = Arc::new(self.load(record)?);
         tracing::info!(ledger = name, size = %ledger.readable().size(), "ledger loaded");
         self.keep(&ledger);
         Ok(ledger)
@@ -349,7 +338,10 @@ impl LedgerRegistry {
             .map(|record| {
                 let head = match self.loaded(&record.name) {
                     Some(ledger) => Some(ledger.readable().head),
-                    None => self.stored_head(&record),
+                    None => {
+                        let tree = self.store.newest_tree(LedgerNumber(record.number));
+                        tree.ok().flatten().map(|tree| tree.head)
+                    }
                 };
                 (record, head)
             })
@@ -357,27 +349,21 @@ impl LedgerRegistry {
         Ok(Page { ledgers, more })
     }
 
-    fn stored_head(&self, record: &LedgerRecord) -> Option<TreeHead> {
-        let vkey = record.vkey.parse().ok()?;
-        let head = self.store.latest_head(LedgerNumber(record.number)).ok()??;
-        let (checkpoint, _) = Checkpoint::open(&head.checkpoint, &vkey).ok()?;
-        Some(checkpoint.head)
-    }
-
-    fn open(
-        &self,
-        record: LedgerRecord,
-        readable: Arc<PublishedTree>,
-    ) -> Result<Ledger, LedgerRegistryError> {
+    fn load(&self, record: LedgerRecord) -> Result<Ledger, LedgerRegistryError> {
         let number = LedgerNumber(record.number);
         let corrupt = |what: &str| StoreError::corrupt(Family::Meta, number, what);
-        let trust =
-            recover::trust(&self.store, number, &record.genesis_entry).map_err(|cause| {
-                LedgerRegistryError::Load {
-                    name: record.name.clone(),
-                    cause,
-                }
+        let failed = |cause| LedgerRegistryError::Load {
+            name: record.name.clone(),
+            cause,
+        };
+        let loaded = recover::right_edge(&self.store, number)
+            .map_err(failed)?
+            .ok_or_else(|| {
+                StoreError::corrupt(Family::Heads, number, "the newest tree is missing")
             })?;
+        let trust = recover::trust(&self.store, number, &record.genesis_entry).map_err(failed)?;
+        recover::check_signed_head(&self.store, number, &loaded.edge, trust.log_keys())
+            .map_err(failed)?;
         // Both were written in one batch.
         let newest = trust.log_keys().all().len() - 1;
         if let Some(in_force) = trust.policy() {
@@ -395,13 +381,18 @@ impl LedgerRegistry {
             let what = "its record names another log key than its trust statements do";
             return Err(corrupt(what).into());
         }
-        self.open_with(record, readable, Arc::new(RwLock::new(trust)))
+        let tree = Arc::new(Tree::from(loaded));
+        let ledger = self.unpublished(record, Arc::clone(&tree), Arc::new(RwLock::new(trust)))?;
+        // What the store has is guarded since the start, so it may be signed and read.
+        ledger.publish(tree);
+        Ok(ledger)
     }
 
-    fn open_with(
+    /// Returns a ledger in memory whose tree has no signed head before it is published.
+    fn unpublished(
         &self,
         record: LedgerRecord,
-        readable: Arc<PublishedTree>,
+        tree: Arc<Tree>,
         trust: SharedTrust,
     ) -> Result<Ledger, LedgerRegistryError> {
         let number = LedgerNumber(record.number);
@@ -427,7 +418,7 @@ impl LedgerRegistry {
             trust,
             log_signers,
             store: Arc::clone(&self.store),
-            readable: watch::Sender::new(readable),
+            readable: watch::Sender::new(Arc::new(PublishedTree::unsigned(tree))),
             consistency_proofs: Mutex::default(),
             past_trust: PastTrust::default(),
             epoch: AtomicU64::new(0),

@@ -36,11 +36,11 @@ impl Ledger {
             // Its creation is void, and nobody else has it.
             return Ok(());
         };
-        let loaded =
-            recover::right_edge(&self.store, self.number, &record.vkey)?.ok_or_else(|| {
-                StoreError::corrupt(Family::Heads, self.number, "the newest head is missing")
-            })?;
+        let loaded = recover::right_edge(&self.store, self.number)?.ok_or_else(|| {
+            StoreError::corrupt(Family::Heads, self.number, "the newest tree is missing")
+        })?;
         let trust = recover::trust(&self.store, self.number, &record.genesis_entry)?;
+        recover::check_signed_head(&self.store, self.number, &loaded.edge, trust.log_keys())?;
         if let Some(in_force) = trust.policy() {
             // Not while admission waits. If it cannot be compiled, that is told where it has to judge.
             let _ = in_force.policy.compiled();

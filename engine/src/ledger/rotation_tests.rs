@@ -422,8 +422,8 @@ fn a_rotation_is_whole_or_absent_whatever_write_fails() {
         let (size, key) = if there { (4, &next) } else { (2, &first) };
         assert_eq!(readable.size().get(), size, "{fault:?}");
         assert!(by(&readable.checkpoint, key), "{fault:?}");
-        let guarded = GuardSlot::open(dir.path(), 0).unwrap().checkpoint();
-        assert_eq!(guarded, Some(readable.checkpoint.clone()), "{fault:?}");
+        let guarded = GuardSlot::open(dir.path(), 0).unwrap().head();
+        assert_eq!(guarded, Some(readable.head), "{fault:?}");
         let again = engine.append(LEDGER, both).unwrap();
         let word = if there { "duplicate" } else { "accepted" };
         let wanted = [format!("{word} 2"), format!("{word} 3")];

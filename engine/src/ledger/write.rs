@@ -1,14 +1,16 @@
-//! The writes of a turn to the store: its records, the signed head that covers them, a new log key.
+//! The writes of a turn to the store: its records, the tree that covers them, a new log key; and the signed
+//! heads of turns before.
 
 use deed_tlog::TreeSize;
 use prost::Message as _;
 
-use super::{Ledger, PublishedTree, step::Records};
+use super::{Ledger, PublishedTree, Tree, step::Records};
 use crate::store::{
     Batch, Family, LedgerNumber, Store,
     content::{self, Reference},
+    heads::StoredTree,
     keys,
-    records::{HeadRecord, RunRecord, SessionRecord, TrustRecord},
+    records::{HeadRecord, RunRecord, SessionRecord, TreeRecord, TrustRecord},
 };
 
 /// Adds a turn's records to the batch that will be committed.
@@ -74,21 +76,27 @@ pub(crate) fn write_records(
     }
 }
 
-/// Adds a signed head to the batch that it covers.
+/// Adds the newest tree of a ledger to the batch of the turn that made it.
+pub(crate) fn write_tree(store: &Store, batch: &mut Batch, ledger: LedgerNumber, tree: &Tree) {
+    let record = TreeRecord::from(&StoredTree::from(tree)).encode_to_vec();
+    store.put(batch, Family::Heads, &keys::tree_latest(ledger), &record);
+}
+
+/// Adds a signed head to a batch, as the newest, and if it is to be kept, under its size too.
 pub(crate) fn write_head(
     store: &Store,
     batch: &mut Batch,
     ledger: LedgerNumber,
-    readable: &PublishedTree,
+    published: &PublishedTree,
     keep: bool,
 ) {
     let record = HeadRecord {
-        checkpoint: readable.checkpoint.clone(),
-        effective_time_us: readable.effective_time.get(),
+        checkpoint: published.checkpoint.clone(),
+        effective_time_us: published.effective_time.get(),
     }
     .encode_to_vec();
     if keep {
-        let key = keys::head_at(ledger, readable.size().get());
+        let key = keys::head_at(ledger, published.size().get());
         store.put(batch, Family::Heads, &key, &record);
     }
     store.put(batch, Family::Heads, &keys::head_latest(ledger), &record);

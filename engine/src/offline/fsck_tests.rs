@@ -16,7 +16,7 @@ use crate::{
     store::{
         Batch, Family, LedgerNumber, Store, StoreOptions, keys,
         pack::Packer,
-        records::{HeadRecord, RunRecord, SessionRecord},
+        records::{HeadRecord, RunRecord, SessionRecord, TreeRecord},
     },
     testing::{AGENT, Engine, Producer, session_of},
 };
@@ -170,7 +170,7 @@ fn a_kept_head_of_another_size_is_found() {
         let key = keys::head_at(NUMBER, size + 1);
         store.put(batch, Family::Heads, &key, &head.encode_to_vec());
     });
-    assert!(error.contains("the signed head kept for size"), "{error}");
+    assert!(error.contains("the signed head stored for size"), "{error}");
 }
 
 #[test]
@@ -209,6 +209,41 @@ fn a_changed_effective_time_is_found() {
         );
     });
     assert!(error.contains("effective time"), "{error}");
+    let error = with_newest_tree(|tree| tree.effective_time_us += 1);
+    assert!(error.contains("effective time"), "{error}");
+}
+
+/// Changes the record of the newest tree, and returns the error of `fsck`.
+fn with_newest_tree(change: impl FnOnce(&mut TreeRecord)) -> String {
+    damaged(|store, batch| {
+        let mut record = TreeRecord::from(&store.stored_tree(NUMBER).unwrap());
+        change(&mut record);
+        let key = keys::tree_latest(NUMBER);
+        store.put(batch, Family::Heads, &key, &record.encode_to_vec());
+    })
+}
+
+#[test]
+fn a_changed_record_of_the_newest_tree_is_found() {
+    let error = with_newest_tree(|tree| tree.size -= 1);
+    assert!(error.contains("cannot rebuild its tree"), "{error}");
+    let error = with_newest_tree(|tree| tree.size += 1);
+    assert!(error.contains("cannot rebuild its tree"), "{error}");
+    let error = with_newest_tree(|tree| tree.root = flipped(&tree.root, 9).into());
+    assert!(error.contains("was recorded with root"), "{error}");
+    let error = with_newest_tree(|tree| tree.root.truncate(31));
+    assert!(error.contains("has not 32 bytes"), "{error}");
+}
+
+#[test]
+fn a_missing_newest_head_is_found() {
+    let error = damaged(|store, batch| {
+        batch.delete(store, Family::Heads, &keys::head_latest(NUMBER));
+    });
+    assert!(
+        error.contains("the newest signed head is missing"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::{
     guard::{self, GuardError},
     identity::{Identity, IdentityError},
-    ledger::{PublishedTree, index},
+    ledger::{Tree, index},
     search::{SEGMENT_LEAVES, segment},
     store::{
         DirectoryLock, LedgerNumber, Store, StoreError, StoreOptions,
@@ -115,8 +115,8 @@ fn rebuild_ledger(
     on_progress: &mut dyn FnMut(&Progress),
 ) -> Result<(), ReindexError> {
     let number = LedgerNumber(record.number);
-    let readable = readable(store, record)?;
-    let size = readable.size().get();
+    let tree = newest_tree(store, record)?;
+    let size = tree.size().get();
     store.drop_index(number)?;
     let mut progress = Progress {
         ledger: record.name.clone(),
@@ -125,7 +125,7 @@ fn rebuild_ledger(
     };
     on_progress(&progress);
     for segment in 0..size / SEGMENT_LEAVES {
-        index::write_segment(store, number, &readable, segment)?;
+        index::write_segment(store, number, &tree, segment)?;
         segment::write_next(store, number, size)?;
         progress.indexed = (segment + 1) * SEGMENT_LEAVES;
         on_progress(&progress);
@@ -133,14 +133,14 @@ fn rebuild_ledger(
     Ok(())
 }
 
-fn readable(store: &Arc<Store>, record: &LedgerRecord) -> Result<PublishedTree, ReindexError> {
+fn newest_tree(store: &Arc<Store>, record: &LedgerRecord) -> Result<Tree, ReindexError> {
     let failed = |what: String| ReindexError::Ledger {
         name: record.name.clone(),
         what,
     };
-    let loaded = match recover::right_edge(store, LedgerNumber(record.number), &record.vkey) {
+    let loaded = match recover::right_edge(store, LedgerNumber(record.number)) {
         Ok(Some(loaded)) => loaded,
-        Ok(None) => return Err(failed("the newest head is missing".to_owned())),
+        Ok(None) => return Err(failed("the newest tree is missing".to_owned())),
         Err(LoadError::Store(error)) => return Err(error.into()),
         Err(error) => return Err(failed(error.to_string())),
     };

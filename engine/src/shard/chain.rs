@@ -7,7 +7,7 @@ use prost::Message as _;
 
 use super::journal::{Journal, ProposedTurn};
 use crate::{
-    ledger::{Ledger, PublishedTree},
+    ledger::{Ledger, Tree},
     store::{
         Batch, Family, Store, StoreError, keys,
         turn::{Outcome, TurnRecord},
@@ -38,16 +38,16 @@ impl Chain {
         &mut self,
         journal: &dyn Journal,
         mut records: Batch,
-        changed: &[(Arc<Ledger>, Arc<PublishedTree>)],
+        changed: &[(Arc<Ledger>, Arc<Tree>)],
     ) -> Result<ProposedTurn, StoreError> {
         let after = match self.newest.take() {
             Some(newest) => newest,
             None => journal.newest()?,
         };
-        let outcomes = changed.iter().map(|(ledger, readable)| Outcome {
+        let outcomes = changed.iter().map(|(ledger, tree)| Outcome {
             ledger: ledger.number,
-            head: readable.head,
-            effective_time: readable.effective_time,
+            head: tree.head,
+            effective_time: tree.effective_time,
         });
         let turn = after.next(self.partition, outcomes);
         let key = keys::turn(self.partition);

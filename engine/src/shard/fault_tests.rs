@@ -112,9 +112,13 @@ fn recover(data_dir: &Path, acknowledged: &[(v1::Envelope, v1::AppendResult)], f
         Err(error) => panic!("{fault:?}: {error}"),
     };
     // A turn that was committed and not acknowledged is guarded, too, before anybody can read it.
-    let newest = engine.store.latest_head(ledger.number).unwrap().unwrap();
-    let guarded = GuardSlot::open(data_dir, 0).unwrap().checkpoint();
-    assert_eq!(guarded, Some(newest.checkpoint), "{fault:?}");
+    let newest = engine.store.stored_tree(ledger.number).unwrap();
+    let guarded = GuardSlot::open(data_dir, 0).unwrap().head();
+    assert_eq!(guarded, Some(newest.head), "{fault:?}");
+    // The head of the newest turn is signed now, and the store may have that of the turn before.
+    let readable = ledger.readable();
+    let signed = ledger.trust.read().log_keys().open(&readable.checkpoint);
+    assert_eq!(signed.unwrap(), newest.head, "{fault:?}");
     for (envelope, result) in acknowledged {
         let again = engine.append(LEDGER, vec![envelope.clone()]).unwrap();
         let expected = brief(result).replace("accepted", "duplicate");

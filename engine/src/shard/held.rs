@@ -7,7 +7,7 @@ use deed_evidence::LedgerId;
 use super::{pipeline::Progress, turn::Turns};
 use crate::{
     ledger::{
-        Ledger, PublishedTree,
+        Ledger, Tree,
         step::{LedgerState, forget_most},
     },
     store::LedgerNumber,
@@ -74,9 +74,7 @@ impl AllHeld {
 pub(super) struct Held {
     pub(super) state: LedgerState,
     /// The ledger's newest tree, on disk or on the way there.
-    pub(super) newest: Arc<PublishedTree>,
-    /// The second of effective time in which a head was last kept.
-    pub(super) kept_second: i64,
+    pub(super) newest: Arc<Tree>,
     /// The number of the last turn with this ledger that was handed over.
     pub(super) handed_over: u64,
 }
@@ -120,7 +118,7 @@ impl Held {
     /// Begins with the published tree. That is the newest, because only this shard steps the
     /// ledger, and no turn of it is on the way to the disk.
     pub(super) fn new(ledger: &Ledger) -> Self {
-        let newest = ledger.readable();
+        let newest = Arc::clone(ledger.readable().tree());
         let id: LedgerId = ledger.id;
         Self {
             state: LedgerState::new(
@@ -129,7 +127,6 @@ impl Held {
                 newest.effective_time,
                 Arc::clone(&ledger.trust),
             ),
-            kept_second: second(&newest),
             newest,
             handed_over: 0,
         }
@@ -138,10 +135,6 @@ impl Held {
 
 pub(super) fn signed(sessions: usize) -> i64 {
     i64::try_from(sessions).unwrap_or(i64::MAX)
-}
-
-pub(super) fn second(readable: &PublishedTree) -> i64 {
-    readable.effective_time.get().div_euclid(1_000_000)
 }
 
 #[cfg(test)]

@@ -14,17 +14,10 @@ use super::{
     turn::{TURN_BYTES, TURN_JOBS},
 };
 use crate::{
-    ledger::{Ledger, PublishedTree, step::Turn},
+    ledger::{Ledger, Tree, step::Turn},
     metrics::Assessments,
     store::{Batch, LedgerNumber},
 };
-
-/// A job that is done; answered with its ledger's head of this turn.
-pub(super) struct Placed {
-    pub(super) answering: PendingReply,
-    /// Its ledger's place in the turn.
-    pub(super) ledger: usize,
-}
 
 /// A turn that is being made.
 pub(super) struct Making {
@@ -34,10 +27,11 @@ pub(super) struct Making {
     pub(super) watch: Stopwatch,
     pub(super) ledgers: Vec<InTurn>,
     pub(super) batch: Batch,
-    pub(super) placed: Vec<Placed>,
+    /// The answers of jobs that are done.
+    pub(super) placed: Vec<PendingReply>,
     /// Waits for the answer of the job that is being served.
     pub(super) in_hand: Option<Reply>,
-    pub(super) changed: Vec<(Arc<Ledger>, Arc<PublishedTree>)>,
+    pub(super) changed: Vec<(Arc<Ledger>, Arc<Tree>)>,
     pub(super) unchanged: Vec<Arc<Ledger>>,
     pub(super) assessments: Assessments,
     pub(super) jobs: usize,

@@ -1,8 +1,8 @@
 //! Shards: each has a few OS threads for a fixed part of the ledgers, and a pipeline to the disk.
 //!
 //! ```text
-//! queue -> turn threads: step, sign, batch -> commit thread: append -> guard thread: confirm,
-//! (bounded in bytes)                          (one synced batch a turn) publish, answer
+//! queue -> turn threads: step, batch -> commit thread: append -> guard thread: confirm, sign,
+//! (bounded in bytes)                    (one synced batch a turn) publish, answer
 //! ```
 //!
 //! While one turn is being synced the next one is being hashed, and what arrives meanwhile waits
@@ -38,6 +38,9 @@ mod pieces;
 mod pipeline;
 mod queue;
 mod schedule;
+mod signed_heads;
+#[cfg(test)]
+mod signing_tests;
 #[cfg(test)]
 mod superseded_tests;
 mod turn;
@@ -59,7 +62,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use deed_evidence::{Micros, TaskId, assess::Assessed};
 use tokio::sync::{oneshot, watch};
 
@@ -83,6 +85,7 @@ use parking_lot::Mutex;
 use pipeline::{CommitPipeline, Progress};
 use queue::{OVERDUE, Queue, TURN_THREADS};
 use schedule::Waits;
+use signed_heads::SignedHeads;
 pub(crate) use turn::TURN_TIME;
 use turn::{TurnThread, Turns};
 
@@ -115,7 +118,7 @@ struct Job {
     /// `None` if nobody asked.
     reply: Option<Reply>,
     /// Given back when the job has been answered; `None` for what the shard gives to itself.
-    share: Option<BudgetPermit>,
+    permit: Option<BudgetPermit>,
     /// The shard's epoch, and how often the ledger's trust state was replaced, when its place was
     /// reserved: before it was admitted.
     epoch: u64,
@@ -324,6 +327,7 @@ impl Shards {
             let line = Arc::new(CommitPipeline::new(
                 journal,
                 chain,
+                SignedHeads::new(Arc::clone(store)),
                 Arc::clone(&queue),
                 progress.clone(),
                 Arc::clone(metrics),
@@ -470,12 +474,12 @@ impl Shards {
         let shard = &self.shards[ledger.partition.index()];
         let bytes = bytes.max(JOB_BYTES_MIN);
         let key = SourceKey::Ledger(ledger.number);
-        let share = shard.budget.take(&key, bytes).await;
+        let permit = shard.budget.take(&key, bytes).await;
         let epoch = shard.progress.epoch();
         Reservation {
             shard,
             source,
-            share,
+            permit,
             epoch,
             // After the epoch: if that is the new one, so is this.
             superseded: self.superseded(),
@@ -488,7 +492,7 @@ impl Shards {
 pub struct Reservation<'s> {
     shard: &'s Shard,
     source: SourceKey,
-    share: BudgetPermit,
+    permit: BudgetPermit,
     epoch: u64,
     /// [`Shards::superseded`] when the place was reserved.
     pub(crate) superseded: u64,
@@ -540,7 +544,7 @@ impl Reservation<'_> {
         let job = Job {
             work,
             reply: Some(reply),
-            share: Some(self.share),
+            permit: Some(self.permit),
             epoch: self.epoch,
             restorations: self.restorations,
             queued: Instant::now(),
@@ -569,17 +573,5 @@ impl Pending {
     /// Waits for the answer, on a thread that may block.
     pub fn blocking_answer(self) -> Result<Answer, NoAnswer> {
         self.0.blocking_recv().unwrap_or(Err(NoAnswer::Stopped))
-    }
-}
-
-/// Returns the head guard's record of a published tree.
-fn guarded(ledger: &Ledger, readable: &PublishedTree) -> GuardedHead {
-    GuardedHead {
-        ledger: ledger.number.0,
-        name: ledger.name().to_owned(),
-        vkey: ledger.log_key(readable.size()).to_string(),
-        checkpoint: Bytes::clone(&readable.checkpoint),
-        // The turn's number and digest are filled in when it is committed.
-        ..GuardedHead::default()
     }
 }

@@ -1,7 +1,8 @@
-//! The way from a finished turn to its answers: commit, guard, publish, answer. Strictly in this
+//! The way from a finished turn to its answers: commit, guard, sign and publish, answer. Strictly in this
 //! order.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::SeqCst},
@@ -10,6 +11,7 @@ use std::{
     time::Instant,
 };
 
+use deed_evidence::assess::Assessed;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
@@ -18,14 +20,16 @@ use super::{
     chain::Chain,
     journal::{Appended, Journal},
     queue::Queue,
+    signed_heads::{SignedHead, SignedHeads},
     void::restore_soon,
 };
 use crate::{
+    admission::AdmittedBatch,
     guard::GuardedHead,
-    ledger::{Ledger, PublishedTree},
+    ledger::{Ledger, Tree, step::Placement},
     metrics::{Assessments, Metrics, Stage, Synced},
     pressure::BudgetPermit,
-    store::Batch,
+    store::{Batch, LedgerNumber},
 };
 
 /// A turn that is finished but for the writes to the disk.
@@ -33,8 +37,9 @@ pub(super) struct CommittableTurn {
     /// [`Progress::epoch`] when it was begun.
     pub(super) epoch: u64,
     pub(super) batch: Batch,
-    /// The ledgers that the turn changed, each with the tree that it will publish.
-    pub(super) changed: Vec<(Arc<Ledger>, Arc<PublishedTree>)>,
+    /// The ledgers that the turn changed, each with its new tree, which is signed and published when the
+    /// turn is guarded.
+    pub(super) changed: Vec<(Arc<Ledger>, Arc<Tree>)>,
     /// The ledgers that it stepped and did not change.
     pub(super) unchanged: Vec<Arc<Ledger>>,
     /// The newest head, for the head guard; `None` if no ledger changed.
@@ -63,8 +68,12 @@ impl CommittableTurn {
 pub(super) struct PendingReply {
     /// `None` if nobody asked.
     pub(super) reply: Option<Reply>,
-    pub(super) answer: Answer,
-    pub(super) share: Option<BudgetPermit>,
+    /// The ledger whose published tree the answer will have.
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) placements: Vec<Placement>,
+    pub(super) batch: AdmittedBatch,
+    pub(super) assessed: Vec<(usize, Assessed)>,
+    pub(super) permit: Option<BudgetPermit>,
 }
 
 /// The progress of a shard's pipeline, and its failure. Turns are numbered in the order in which
@@ -233,6 +242,7 @@ impl Progress {
 pub(super) struct CommitPipeline {
     journal: Box<dyn Journal>,
     chain: Mutex<Chain>,
+    signed_heads: SignedHeads,
     queue: Arc<Queue<Job>>,
     progress: Progress,
     metrics: Arc<Metrics>,
@@ -242,6 +252,7 @@ impl CommitPipeline {
     pub(super) fn new(
         journal: Box<dyn Journal>,
         chain: Chain,
+        signed_heads: SignedHeads,
         queue: Arc<Queue<Job>>,
         progress: Progress,
         metrics: Arc<Metrics>,
@@ -249,6 +260,7 @@ impl CommitPipeline {
         Self {
             journal,
             chain: Mutex::new(chain),
+            signed_heads,
             queue,
             progress,
             metrics,
@@ -287,6 +299,13 @@ impl CommitPipeline {
             safe.extend(turns.try_iter());
             self.guard_and_release(safe);
         }
+        if self.progress.has_failed() {
+            return;
+        }
+        if let Err(error) = self.signed_heads.write_last() {
+            // They are signed again when their ledgers are loaded.
+            tracing::warn!(%error, "the last signed heads could not be written");
+        }
     }
 
     /// The turn if it is in the store now, or void.
@@ -297,12 +316,13 @@ impl CommitPipeline {
         if turn.epoch != self.progress.epoch() {
             return Some(self.void(turn));
         }
-        let records = std::mem::take(&mut turn.batch);
+        let mut records = std::mem::take(&mut turn.batch);
         let writes = !records.is_empty();
         let began = Instant::now();
         if writes {
             // Only one turn at a time comes here, so this is the order in which turns are written.
             let mut chain = self.chain.lock();
+            let heads = self.signed_heads.write(&mut records);
             let proposed = match chain.propose(&*self.journal, records, &turn.changed) {
                 Ok(proposed) => proposed,
                 Err(error) => {
@@ -320,6 +340,7 @@ impl CommitPipeline {
                 Appended::Superseded => {
                     chain.forget();
                     drop(chain);
+                    self.signed_heads.put_back(heads);
                     self.progress.supersede();
                     return Some(self.void(turn));
                 }
@@ -336,7 +357,7 @@ impl CommitPipeline {
         // The references are in the store, so the gate is released. Otherwise other requests of the
         // ledger would wait until a reader has taken its answer.
         for answering in &mut turn.answers {
-            answering.answer.batch.release_gate();
+            answering.batch.release_gate();
         }
         if writes {
             self.metrics.synced(Synced::Store, began.elapsed());
@@ -359,7 +380,7 @@ impl CommitPipeline {
             restore_soon(&self.queue, ledger);
         }
         for answering in &mut turn.answers {
-            answering.answer.batch.release_gate();
+            answering.batch.release_gate();
         }
         self.progress.committed();
         turn
@@ -380,13 +401,14 @@ impl CommitPipeline {
             self.metrics.synced(Synced::HeadGuard, began.elapsed());
         }
         // From here on a store that lost any of these turns will not open again.
-        for turn in &turns {
-            for (ledger, readable) in &turn.changed {
-                let rotated = ledger.publish(Arc::clone(readable));
-                if rotated > 0 {
-                    self.metrics.log_keys_rotated(rotated as u64);
-                }
+        for (ledger, tree) in newest_trees(&turns) {
+            let publication = ledger.publish(Arc::clone(tree));
+            if publication.keys_rotated > 0 {
+                self.metrics
+                    .log_keys_rotated(publication.keys_rotated as u64);
             }
+            let head = SignedHead::new(ledger.number, &publication);
+            self.signed_heads.add(head);
         }
         // Only now may the turn of another thread overtake the answers below: the trees that it
         // publishes are newer.
@@ -396,16 +418,32 @@ impl CommitPipeline {
         }
         for turn in turns {
             for answering in turn.answers {
-                drop(answering.share);
+                drop(answering.permit);
+                let Some(reply) = answering.reply else {
+                    continue;
+                };
                 let answer = match turn.is_void {
                     true => Err(NoAnswer::Superseded),
-                    false => Ok(answering.answer),
+                    false => Ok(Answer {
+                        placements: answering.placements,
+                        batch: answering.batch,
+                        assessed: answering.assessed,
+                        // It covers the turn's tree, and may be a later one.
+                        readable: answering.ledger.readable(),
+                    }),
                 };
-                if let Some(reply) = answering.reply {
-                    // The caller may be gone; the statement is recorded all the same.
-                    let _ = reply.send(answer);
-                }
+                // The caller may be gone; the statement is recorded all the same.
+                let _ = reply.send(answer);
             }
         }
     }
+}
+
+/// Returns each ledger that the turns changed with its newest tree: one signature serves them all.
+fn newest_trees(turns: &[CommittableTurn]) -> impl Iterator<Item = (&Arc<Ledger>, &Arc<Tree>)> {
+    let mut newest = HashMap::<LedgerNumber, (&Arc<Ledger>, &Arc<Tree>)>::new();
+    for (ledger, tree) in turns.iter().flat_map(|turn| &turn.changed) {
+        newest.insert(ledger.number, (ledger, tree));
+    }
+    newest.into_values()
 }

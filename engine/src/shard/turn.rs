@@ -1,5 +1,4 @@
-//! The threads that make turns. Each takes waiting jobs, steps their ledgers, signs the new heads,
-//! and hands the turn over.
+//! The threads that make turns. Each takes waiting jobs, steps their ledgers, and hands the turn over.
 //!
 //! A turn is bounded in time, in bytes and in jobs. A request that does not fit is cut between two
 //! statements: those that were placed are recorded with this turn, and the rest goes on in a later
@@ -16,9 +15,9 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    Answer, Job, NoAnswer, Work, guarded,
-    held::{AllHeld, Held, second, signed},
-    making::{InTurn, Making, Placed, leaving},
+    Job, NoAnswer, Work,
+    held::{AllHeld, Held, signed},
+    making::{InTurn, Making, leaving},
     past::StoreReader,
     pieces::{Pieces, Stopwatch},
     pipeline::{CommitPipeline, CommittableTurn, PendingReply, Progress},
@@ -26,10 +25,11 @@ use super::{
 };
 use crate::{
     admission::AdmittedBatch,
+    guard::GuardedHead,
     ledger::{
-        Ledger, PublishedTree,
+        Ledger, Tree,
         step::{LedgerState, Placement, StepError, Turn},
-        write::{write_head, write_log_key, write_records},
+        write::{write_log_key, write_records, write_tree},
     },
     metrics::{Metrics, Stage},
     store::{Family, Store, keys},
@@ -262,7 +262,7 @@ impl Turns {
         }
         let Job {
             work,
-            share,
+            permit,
             epoch,
             restorations,
             queued,
@@ -272,7 +272,7 @@ impl Turns {
         } = job;
         let in_turn = &mut making.ledgers[place];
         let watch = &making.watch;
-        let batch = match work {
+        let (ledger, batch) = match work {
             Work::Append(ledger, statements) => {
                 let turn_until = making.began + self.turn_time;
                 let mut pieces = Pieces::new(watch, turn_until, making.bytes, placements.len());
@@ -290,7 +290,7 @@ impl Turns {
                     return Ok(Some(Job {
                         work: Work::Append(ledger, statements),
                         reply: making.in_hand.take(),
-                        share,
+                        permit,
                         epoch,
                         restorations,
                         queued,
@@ -299,14 +299,14 @@ impl Turns {
                         assessed,
                     }));
                 }
-                statements
+                (ledger, statements)
             }
             Work::Tick(ledger, now) => {
                 self.step(in_turn, watch, &ledger, |state, turn, past| {
                     state.tick(turn, now, past)
                 })?;
                 in_turn.longest = in_turn.longest.max(watch.lap());
-                AdmittedBatch::default()
+                (ledger, AdmittedBatch::default())
             }
             Work::Receipt(ledger, task, now) => {
                 self.step(in_turn, watch, &ledger, |state, turn, past| {
@@ -315,49 +315,39 @@ impl Turns {
                     Ok(())
                 })?;
                 in_turn.longest = in_turn.longest.max(watch.lap());
-                AdmittedBatch::default()
+                (ledger, AdmittedBatch::default())
             }
             Work::Clock(ledger, confirmed) => {
                 self.step(in_turn, watch, &ledger, |state, turn, past| {
                     state.confirm_clock(turn, confirmed, past)
                 })?;
                 in_turn.longest = in_turn.longest.max(watch.lap());
-                AdmittedBatch::default()
+                (ledger, AdmittedBatch::default())
             }
             Work::Create(new) => {
                 // The records of the new ledger are ready; this turn's batch only carries them.
                 new.ledger.begin_epoch(making.epoch);
                 new.write(&self.store, &mut making.batch);
                 making.leaves += 1;
-                let readable = Arc::clone(&new.readable);
-                making.changed.push((Arc::clone(&new.ledger), readable));
+                let tree = Arc::clone(&new.tree);
+                making.changed.push((Arc::clone(&new.ledger), tree));
                 in_turn.held = Some(Held {
                     state: new.state,
-                    kept_second: second(&new.readable),
-                    newest: new.readable,
+                    newest: new.tree,
                     handed_over: 0,
                 });
-                AdmittedBatch::default()
+                (new.ledger, AdmittedBatch::default())
             }
             // It is done: nothing of a ledger is served before that is read again.
             Work::Restore(_) => return Ok(None),
         };
-        let newest = &in_turn.held.as_ref().expect("it was stepped").newest;
-        let answer = Answer {
+        making.placed.push(PendingReply {
+            reply: making.in_hand.take(),
+            ledger,
             placements,
             batch,
             assessed,
-            // Replaced by the ledger's newest tree when the turn is finished.
-            readable: Arc::clone(newest),
-        };
-        let answering = PendingReply {
-            reply: making.in_hand.take(),
-            answer,
-            share,
-        };
-        making.placed.push(Placed {
-            answering,
-            ledger: place,
+            permit,
         });
         Ok(None)
     }
@@ -429,7 +419,7 @@ impl Turns {
         step(&mut held.state, turn, &mut past)
     }
 
-    /// Ends a ledger's part of a turn: its records and its signed head go into the batch. This is
+    /// Ends a ledger's part of a turn: its records and its new tree go into the batch. This is
     /// done also if nothing was recorded, because the turn holds the sessions that it has read.
     fn close(&self, making: &mut Making, place: usize) -> Result<(), StepError> {
         let InTurn {
@@ -454,53 +444,41 @@ impl Turns {
         }
         let edge = held.state.edge().clone();
         let head = edge.head();
-        let readable = Arc::new(PublishedTree {
+        let tree = Arc::new(Tree {
             edge,
             head,
-            checkpoint: ledger.sign(head),
             effective_time: held.state.effective_time(),
             next_due: held.state.next_due(),
             due: held.state.due(),
             clock: held.state.clock(),
         });
-        let keep = second(&readable) != held.kept_second;
-        held.kept_second = second(&readable);
         write_records(&self.store, batch, *number, &records);
-        write_head(&self.store, batch, *number, &readable, keep);
-        let (before, now) = (held.newest.size(), readable.size());
+        write_tree(&self.store, batch, *number, &tree);
+        let (before, now) = (held.newest.size(), tree.size());
         write_log_key(&self.store, batch, &ledger, before, now);
-        held.newest = Arc::clone(&readable);
-        making.changed.push((ledger, readable));
+        held.newest = Arc::clone(&tree);
+        making.changed.push((ledger, tree));
         Ok(())
     }
 
     fn finished(&self, making: &mut Making) -> CommittableTurn {
         let mut batch = std::mem::take(&mut making.batch);
         let changed = std::mem::take(&mut making.changed);
-        let guarded = changed.last().map(|(ledger, readable)| {
+        let guarded = changed.last().map(|(ledger, tree)| {
             // After a restart, this record tells which head the guard would have held after this
             // turn.
             let key = keys::newest(self.slot);
             let name = ledger.name().as_bytes();
             self.store.put(&mut batch, Family::Meta, &key, name);
-            guarded(ledger, readable)
+            GuardedHead::of(ledger.number, ledger.name(), tree.head)
         });
-        let placed = std::mem::take(&mut making.placed).into_iter();
-        let answers = placed
-            .map(|mut placed| {
-                if let Some(held) = &making.ledgers[placed.ledger].held {
-                    placed.answering.answer.readable = Arc::clone(&held.newest);
-                }
-                placed.answering
-            })
-            .collect();
         CommittableTurn {
             epoch: making.epoch,
             batch,
             changed,
             unchanged: std::mem::take(&mut making.unchanged),
             guarded,
-            answers,
+            answers: std::mem::take(&mut making.placed),
             leaves: making.leaves as u64,
             entry_bytes: making.bytes as u64,
             assessments: std::mem::take(&mut making.assessments),

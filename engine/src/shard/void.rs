@@ -17,7 +17,7 @@ use std::{sync::Arc, time::Instant};
 use super::{
     Job, NoAnswer, Work,
     held::signed,
-    making::{InTurn, Making, Placed, leaving},
+    making::{InTurn, Making, leaving},
     queue::{Claim, Queue},
     schedule::Waits,
     turn::Turns,
@@ -35,7 +35,7 @@ pub(super) fn restore_soon(queue: &Queue<Job>, ledger: Arc<Ledger>) {
     let job = Job {
         work: Work::Restore(ledger),
         reply: None,
-        share: None,
+        permit: None,
         epoch: 0,
         restorations: 0,
         queued: now,
@@ -106,10 +106,7 @@ impl Turns {
             restore_soon(&self.queue, ledger);
         }
         let mut replies: Vec<_> = making.in_hand.into_iter().collect();
-        for Placed { answering, .. } in making.placed {
-            drop((answering.share, answering.answer));
-            replies.extend(answering.reply);
-        }
+        replies.extend(making.placed.into_iter().filter_map(|placed| placed.reply));
         for reply in replies {
             let _ = reply.send(Err(NoAnswer::Superseded));
         }

@@ -11,7 +11,7 @@ use deed_evidence::{
 };
 use deed_tlog::Hash;
 
-use super::{Family, LedgerNumber, Store, StoreError, keys, read::Scan, records::HeadRecord};
+use super::{Family, LedgerNumber, Store, StoreError, keys, read::Scan};
 
 /// The reason for which an Intent cannot be read from its entry.
 #[derive(Debug, thiserror::Error)]
@@ -186,18 +186,6 @@ impl Store {
     /// Returns the size of the newest tree in the store, which may be a turn ahead of the published
     /// one.
     fn stored_size(&self, ledger: LedgerNumber) -> Result<u64, StoreError> {
-        self.stored_head(ledger).map(|(size, _)| size)
-    }
-
-    /// Returns the newest head in the store, with its size. It is written with the turn that it
-    /// covers, so everything that is read at the same moment belongs to the tree of this size.
-    pub fn stored_head(&self, ledger: LedgerNumber) -> Result<(u64, HeadRecord), StoreError> {
-        let sized = self.latest_head(ledger)?.and_then(|record| {
-            // The size is the second line of a checkpoint (C2SP tlog-checkpoint).
-            let text = std::str::from_utf8(&record.checkpoint).ok()?;
-            Some((text.lines().nth(1)?.parse().ok()?, record))
-        });
-        sized
-            .ok_or_else(|| StoreError::corrupt(Family::Heads, ledger, "the newest head is damaged"))
+        self.stored_tree(ledger).map(|tree| tree.head.size.get())
     }
 }

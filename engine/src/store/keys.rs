@@ -103,6 +103,7 @@ pub(crate) fn turn(partition: u8) -> Vec<u8> {
 /// Kinds in the heads family.
 const HEAD_AT: u8 = 0x01;
 const HEAD_LATEST: u8 = 0x02;
+const TREE_LATEST: u8 = 0x03;
 
 /// Kinds in the state family.
 const SESSION: u8 = 0x01;
@@ -182,13 +183,18 @@ pub(crate) fn head_at(ledger: LedgerNumber, size: u64) -> [u8; HEAD_LEN] {
     join(&[&ledger.0.to_be_bytes(), &[HEAD_AT], &size.to_be_bytes()])
 }
 
-/// Key of the newest tree head. It is overwritten: a tombstone for each turn would cost
+/// Key of the newest signed tree head. It is overwritten: a tombstone for each turn would cost
 /// compactions.
 pub(crate) fn head_latest(ledger: LedgerNumber) -> [u8; HEAD_LEN] {
     join(&[&ledger.0.to_be_bytes(), &[HEAD_LATEST], &[0; 8]])
 }
 
-/// Returns the size in a head's key; `None` for the newest.
+/// Key of the newest tree, which may not be signed yet. It is overwritten.
+pub(crate) fn tree_latest(ledger: LedgerNumber) -> [u8; HEAD_LEN] {
+    join(&[&ledger.0.to_be_bytes(), &[TREE_LATEST], &[0; 8]])
+}
+
+/// Returns the size in a kept head's key; `None` for the newest head and tree.
 pub(crate) fn head_size(key: &[u8]) -> Option<u64> {
     if *key.get(4)? == HEAD_AT {
         tail(key, HEAD_LEN)
@@ -474,6 +480,10 @@ mod tests {
                 "01020304020000000000000000".to_owned(),
             ),
             (
+                hex::encode(tree_latest(L)),
+                "01020304030000000000000000".to_owned(),
+            ),
+            (
                 hex::encode(session(L, &session_id)),
                 format!("0102030401{a}"),
             ),
@@ -529,6 +539,7 @@ mod tests {
         assert_eq!(tile_of(&tile(L, 63, 8)), Some((63, 8)));
         assert_eq!(head_size(&head_at(L, 77)), Some(77));
         assert_eq!(head_size(&head_latest(L)), None);
+        assert_eq!(head_size(&tree_latest(L)), None);
         assert_eq!(trust_leaf(&trust(L, 9)), Some(9));
         assert_eq!(trust_leaf(&session(L, &SessionId::new([3; 16]))), None);
         let key = run(L, &SessionId::new([1; 16]), Sequence::new(12));

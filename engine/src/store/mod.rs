@@ -11,6 +11,7 @@ pub mod disk;
 mod effects;
 pub mod figures;
 mod frozen;
+pub mod heads;
 pub mod keys;
 pub(crate) mod pack;
 pub mod partition;

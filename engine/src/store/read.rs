@@ -13,7 +13,7 @@ use rocksdb::{DBIterator, Direction, IteratorMode};
 use super::{
     FAMILIES, Family, LedgerNumber, Store, StoreError, keys,
     pack::Unpacked,
-    records::{HeadRecord, LedgerRecord, RunRecord, SessionRecord, TrustRecord},
+    records::{LedgerRecord, RunRecord, SessionRecord, TrustRecord},
 };
 
 /// A key and its value, as RocksDB returns them.
@@ -97,46 +97,6 @@ impl Store {
             })?);
         }
         Ok(found)
-    }
-
-    /// Returns the newest tree head of a ledger.
-    pub(crate) fn latest_head(
-        &self,
-        ledger: LedgerNumber,
-    ) -> Result<Option<HeadRecord>, StoreError> {
-        self.record(Family::Heads, ledger, &keys::head_latest(ledger))
-    }
-
-    /// Returns the tree head of exactly this size, if it was kept.
-    pub(crate) fn head_at(
-        &self,
-        ledger: LedgerNumber,
-        size: u64,
-    ) -> Result<Option<HeadRecord>, StoreError> {
-        self.record(Family::Heads, ledger, &keys::head_at(ledger, size))
-    }
-
-    /// Returns all kept tree heads, in order of their size; the newest head is among them only if
-    /// it was kept.
-    pub fn heads(
-        &self,
-        ledger: LedgerNumber,
-    ) -> impl Iterator<Item = Result<(u64, HeadRecord), StoreError>> {
-        self.scan(
-            Scan::Whole,
-            Family::Heads,
-            ledger,
-            &keys::head_at(ledger, 0),
-        )
-        .map_while(move |item| match item {
-            Ok((key, value)) => keys::head_size(&key).map(|size| {
-                let record = HeadRecord::decode(value).map_err(|error| {
-                    StoreError::corrupt(Family::Heads, ledger, format!("head: {error}"))
-                })?;
-                Ok((size, record))
-            }),
-            Err(error) => Some(Err(error)),
-        })
     }
 
     /// Returns the leaves of a ledger's trust statements from `start` on, in order, each with the
@@ -280,21 +240,6 @@ impl Store {
             ));
         }
         Ok(newest)
-    }
-
-    /// Returns the effective times of the ledgers of each shard's newest turn.
-    pub fn newest_times(&self) -> Result<Vec<Micros>, StoreError> {
-        let mut times = Vec::new();
-        for (_, ledger) in self.newest()? {
-            times.extend(self.effective_time(LedgerNumber(ledger.number))?);
-        }
-        Ok(times)
-    }
-
-    /// Returns the effective time at the newest head of a ledger, without loading it.
-    pub fn effective_time(&self, ledger: LedgerNumber) -> Result<Option<Micros>, StoreError> {
-        let head = self.latest_head(ledger)?;
-        Ok(head.map(|head| Micros::new(head.effective_time_us)))
     }
 
     /// Returns the first ledger number that has records in a family and is not one of `known`.

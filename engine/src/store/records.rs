@@ -45,6 +45,20 @@ pub struct HeadRecord {
     pub effective_time_us: i64,
 }
 
+/// heads: the newest tree of a ledger. The turn that made it writes it; it is signed when that turn is
+/// guarded.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct TreeRecord {
+    #[prost(uint64, tag = "1")]
+    pub(crate) size: u64,
+    /// 32 bytes.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(crate) root: Bytes,
+    /// Effective time of the tree's last leaf, in microseconds since 1970, UTC.
+    #[prost(int64, tag = "3")]
+    pub(crate) effective_time_us: i64,
+}
+
 /// state: a session.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(crate) struct SessionRecord {

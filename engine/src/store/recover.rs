@@ -8,21 +8,19 @@ use deed_evidence::{
     assess::cells::Clock,
     entry::{Entry, EntryError},
     genesis::{Genesis, GenesisError},
-    trust::{self, TrustStatement},
+    trust::{self, HeadError, LogKeys, TrustStatement},
 };
 use deed_tlog::{
-    Checkpoint, CheckpointError, LeafIndex, RightEdge, TreeSize, VerifierKey, leaf_hash,
+    EdgeReader, Hash, LeafIndex, RightEdge, TileReadError, TreeSize, leaf_hash, root_at,
 };
 use thiserror::Error;
 
-use super::{LedgerNumber, Store, StoreError, read::FullTiles};
+use super::{Family, LedgerNumber, Store, StoreError, read::FullTiles};
 
 /// A ledger's tree as the store has it.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     pub edge: RightEdge,
-    /// The newest signed head.
-    pub checkpoint: Bytes,
     pub effective_time: Micros,
     /// Time at which the next deadline in the ledger passes.
     pub next_due: Option<Micros>,
@@ -37,19 +35,22 @@ pub struct Loaded {
 pub enum LoadError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("its verifier key: {0}")]
-    Key(deed_tlog::KeyError),
-    #[error("its newest head: {0}")]
-    Head(CheckpointError),
+    #[error("its newest signed head: {0}")]
+    Head(HeadError),
     #[error("its tiles: {0}")]
     Tiles(deed_tlog::RebuildError<StoreError>),
-    #[error("the entries end at leaf {found}, its newest head covers {size}")]
+    #[error("the entries end at leaf {found}, its newest tree has {size}")]
     EntriesMissing { found: u64, size: TreeSize },
-    #[error("its newest head has root {signed}, its tiles and entries have {rebuilt}")]
+    #[error(
+        "its tree of {size} leaves was recorded with root {recorded}, its tiles and entries have {rebuilt}"
+    )]
     Root {
-        signed: deed_tlog::Hash,
-        rebuilt: deed_tlog::Hash,
+        size: TreeSize,
+        recorded: Hash,
+        rebuilt: Hash,
     },
+    #[error("its newest signed head covers {signed} leaves, its newest tree has {size}")]
+    SignedBeyond { signed: TreeSize, size: TreeSize },
     #[error("its genesis entry: {0}")]
     Genesis(GenesisError),
     #[error("trust statement at leaf {leaf}: {cause}")]
@@ -58,8 +59,8 @@ pub enum LoadError {
     Trust { leaf: u64, reason: String },
 }
 
-impl From<CheckpointError> for LoadError {
-    fn from(cause: CheckpointError) -> Self {
+impl From<HeadError> for LoadError {
+    fn from(cause: HeadError) -> Self {
         Self::Head(cause)
     }
 }
@@ -76,19 +77,17 @@ impl From<GenesisError> for LoadError {
     }
 }
 
-/// Rebuilds the right edge of a ledger from its newest head, its full tiles and its last entries,
-/// and checks the root against the signed head. Returns `None` if the store has no head of it.
+/// Rebuilds the right edge of a ledger's newest tree from its full tiles and its last entries, and checks
+/// the root. Returns `None` if the store does not know the ledger. ([`check_signed_head`] holds the tree
+/// against the newest signed head.)
 pub(crate) fn right_edge(
     store: &Arc<Store>,
     ledger: LedgerNumber,
-    vkey: &str,
 ) -> Result<Option<Loaded>, LoadError> {
-    let Some(record) = store.latest_head(ledger)? else {
+    let Some(tree) = store.newest_tree(ledger)? else {
         return Ok(None);
     };
-    let key: VerifierKey = vkey.parse().map_err(LoadError::Key)?;
-    let (checkpoint, _) = Checkpoint::open(&record.checkpoint, &key)?;
-    let size = checkpoint.head.size;
+    let size = tree.head.size;
     let first = size.get() - size.get() % 256;
     let mut tail = Vec::with_capacity(256);
     for item in store.entries(ledger, first) {
@@ -105,20 +104,54 @@ pub(crate) fn right_edge(
     let tiles: FullTiles = store.full_tiles(ledger);
     let edge = RightEdge::rebuild(size, &tail, &tiles)?;
     let rebuilt = edge.root();
-    if rebuilt != checkpoint.head.root {
+    if rebuilt != tree.head.root {
         return Err(LoadError::Root {
-            signed: checkpoint.head.root,
+            size,
+            recorded: tree.head.root,
             rebuilt,
         });
     }
     Ok(Some(Loaded {
         edge,
-        checkpoint: record.checkpoint,
-        effective_time: Micros::new(record.effective_time_us),
+        effective_time: tree.effective_time,
         next_due: store.next_due(ledger)?,
         due: store.count_due(ledger)?,
         clock: store.confirmed_clock(ledger)?,
     }))
+}
+
+/// Fails unless the newest signed head of a ledger in the store holds, and is a head of the tree with this
+/// edge, or of an earlier one that this one continues. The store has no signed head of a ledger only if a
+/// crash came right after the ledger's creation.
+pub(crate) fn check_signed_head(
+    store: &Arc<Store>,
+    ledger: LedgerNumber,
+    edge: &RightEdge,
+    log_keys: &LogKeys,
+) -> Result<(), LoadError> {
+    let Some(record) = store.latest_head(ledger)? else {
+        return Ok(());
+    };
+    let signed = log_keys.open(&record.checkpoint)?;
+    if signed.size > edge.size() {
+        return Err(LoadError::SignedBeyond {
+            signed: signed.size,
+            size: edge.size(),
+        });
+    }
+    let reader = EdgeReader::new(edge, store.full_tiles(ledger));
+    let rebuilt = root_at(signed.size, &reader).map_err(|error| match error {
+        TileReadError::Reader(error) => LoadError::Store(error),
+        other => StoreError::corrupt(Family::Tiles, ledger, other.to_string()).into(),
+    })?;
+    if rebuilt != signed.root {
+        return Err(LoadError::Root {
+            size: signed.size,
+            recorded: signed.root,
+            rebuilt,
+        });
+    }
+    Ok(())
 }
 
 /// Rebuilds a ledger's trust state from its trust statements. They were judged when they were

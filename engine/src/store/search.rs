@@ -1,13 +1,10 @@
-//! Reads of searches: findings, the index of terms, kept heads by size.
+//! Reads of searches: findings and the index of terms.
 
 use bytes::Bytes;
-use deed_evidence::Micros;
 use deed_proto::v1;
 use prost::Message as _;
 
-use super::{
-    Batch, Family, LedgerNumber, Store, StoreError, keys, read::Scan, records::HeadRecord,
-};
+use super::{Batch, Family, LedgerNumber, Store, StoreError, keys, read::Scan};
 
 /// The name of a finding: its leaf, and its number at that leaf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,26 +78,5 @@ impl Store {
         let (from, beyond) = keys::whole_ledger(ledger);
         batch.delete_range(self, Family::Index, &from, &beyond);
         self.commit_derived(batch)
-    }
-
-    /// Returns the first kept head of `size` or more leaves: its size, and the effective time of
-    /// its last leaf.
-    pub(crate) fn kept_head_from(
-        &self,
-        ledger: LedgerNumber,
-        size: u64,
-    ) -> Result<Option<(u64, Micros)>, StoreError> {
-        let from = keys::head_at(ledger, size);
-        let mut kept = self.scan(Scan::Lookup, Family::Heads, ledger, &from);
-        let Some((key, value)) = kept.next().transpose()? else {
-            return Ok(None);
-        };
-        let Some(size) = keys::head_size(&key) else {
-            return Ok(None);
-        };
-        let head = HeadRecord::decode(value).map_err(|error| {
-            StoreError::corrupt(Family::Heads, ledger, format!("head {size}: {error}"))
-        })?;
-        Ok(Some((size, Micros::new(head.effective_time_us))))
     }
 }

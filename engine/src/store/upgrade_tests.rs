@@ -34,6 +34,8 @@ fn as_version_3(data_dir: &Path) {
         };
         let key = keys::ledger(&record.name);
         store.put(&mut batch, Family::Meta, &key, &record.encode_to_vec());
+        let key = keys::tree_latest(LedgerNumber(record.number));
+        batch.delete(&store, Family::Heads, &key);
     }
     batch.delete(&store, Family::Meta, keys::PARTITIONS);
     batch.delete(&store, Family::Meta, &keys::turn(0));

@@ -11,7 +11,6 @@ use deed_engine::{
     ledger::{Ledger, PublishedTree},
     store::{
         Store,
-        records::HeadRecord,
         recover::{self, LoadError},
     },
 };
@@ -23,39 +22,19 @@ use crate::status::ApiError;
 /// A ledger as it was behind one turn.
 pub(super) struct Cut {
     pub(super) store: Store,
-    ledger: Arc<Ledger>,
+    pub(super) ledger: Arc<Ledger>,
     pub(super) size: TreeSize,
     /// The signed head of exactly this size.
     pub(super) checkpoint: Bytes,
     /// The effective time of the last leaf.
     pub(super) effective_time: Micros,
     /// The trust state of this size, if it had to be made again because the ledger's has moved on.
-    trust: Option<Arc<TrustState>>,
+    pub(super) trust: Option<Arc<TrustState>>,
     /// A published tree that covers this one: before that, nothing of this one may be answered.
-    readable: Arc<PublishedTree>,
+    pub(super) readable: Arc<PublishedTree>,
 }
 
 impl Cut {
-    /// Returns the cut of a frozen store with its newest head, which the published tree `readable`
-    /// covers.
-    pub(super) fn released(
-        store: Store,
-        (size, head): (u64, HeadRecord),
-        ledger: &Arc<Ledger>,
-        readable: Arc<PublishedTree>,
-    ) -> Self {
-        debug_assert!(size <= readable.size().get(), "it is released");
-        Self {
-            store,
-            ledger: Arc::clone(ledger),
-            size: TreeSize::new(size),
-            checkpoint: head.checkpoint,
-            effective_time: Micros::new(head.effective_time_us),
-            trust: None,
-            readable,
-        }
-    }
-
     /// Returns inclusion proofs of `leaves` under the head.
     pub(super) fn inclusions(&self, leaves: &[LeafIndex]) -> Result<Vec<InclusionProof>, ApiError> {
         let (ledger, readable) = (&self.ledger, &self.readable);

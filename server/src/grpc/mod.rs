@@ -52,22 +52,41 @@ impl Context {
         read: impl FnOnce(&Store) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<(T, Cut), ApiError> {
         let (store, number) = (Arc::clone(self.registry.store()), ledger.number);
-        let (found, store, stored) = self
+        let (found, store, tree) = self
             .read_for(caller, move || {
                 let store = store.frozen();
                 let found = read(&store)?;
-                let stored = store.stored_head(number)?;
-                Ok((found, store, stored))
+                let tree = store.stored_tree(number)?;
+                Ok((found, store, tree))
             })
             .await?;
         let mut heads = ledger.watch();
-        let covered = heads.wait_for(|readable| readable.size().get() >= stored.0);
+        let covered = heads.wait_for(|readable| readable.size() >= tree.head.size);
         let readable = tokio::select! {
             biased;
             () = self.stopped() => return Err(stopping()),
             readable = covered => readable.map_err(|_| stopping())?.clone(),
         };
-        Ok((found, Cut::released(store, stored, ledger, readable)))
+        let checkpoint = if readable.size() == tree.head.size {
+            readable.checkpoint.clone()
+        } else {
+            // A later turn was released with this one, or since.
+            let (ledger, readable) = (Arc::clone(ledger), Arc::clone(&readable));
+            self.read_for(caller, move || {
+                Ok(ledger.checkpoint_at(&readable, tree.head.size)?)
+            })
+            .await?
+        };
+        let cut = Cut {
+            store,
+            ledger: Arc::clone(ledger),
+            size: tree.head.size,
+            checkpoint,
+            effective_time: tree.effective_time,
+            trust: None,
+            readable,
+        };
+        Ok((found, cut))
     }
 }
 

@@ -15,7 +15,7 @@ use prost::Message as _;
 use super::{LedgerRegistry, LedgerRegistryError, Loading};
 use crate::{
     ledger::{
-        Ledger, PublishedTree,
+        Ledger, Tree,
         step::{LedgerState, Records},
         write,
     },
@@ -26,7 +26,7 @@ use crate::{
 /// A ledger that is about to be created; its shard will commit its records.
 pub struct NewLedger {
     pub ledger: Arc<Ledger>,
-    pub readable: Arc<PublishedTree>,
+    pub tree: Arc<Tree>,
     pub state: LedgerState,
     records: Records,
 }
@@ -37,10 +37,10 @@ impl NewLedger {
         let (number, name) = (self.ledger.number, self.ledger.name());
         let next = (number.0 + 1).to_be_bytes();
         store.put(batch, Family::Meta, keys::NEXT_LEDGER, &next);
-        let record = self.ledger.record_at(self.readable.size()).encode_to_vec();
+        let record = self.ledger.record_at(self.tree.size()).encode_to_vec();
         store.put(batch, Family::Meta, &keys::ledger(name), &record);
         write::write_records(store, batch, number, &self.records);
-        write::write_head(store, batch, number, &self.readable, true);
+        write::write_tree(store, batch, number, &self.tree);
     }
 }
 
@@ -139,24 +139,18 @@ impl LedgerRegistry {
             genesis_entry: entry,
             partition: Some(u32::from(partition.number())),
         };
-        let head = state.edge().head();
-        let mut readable = PublishedTree {
+        let tree = Arc::new(Tree {
+            head: state.edge().head(),
             edge: state.edge().clone(),
-            head,
-            checkpoint: Bytes::new(),
             effective_time: created_at,
             next_due: None,
             due: 0,
             clock: None,
-        };
-        let unsigned = Arc::new(readable.clone());
-        let ledger = Arc::new(self.open_with(record, unsigned, trust)?);
-        readable.checkpoint = ledger.sign(head);
-        let readable = Arc::new(readable);
-
+        });
+        let ledger = Arc::new(self.unpublished(record, Arc::clone(&tree), trust)?);
         Ok(NewLedger {
             ledger,
-            readable,
+            tree,
             state,
             records,
         })

@@ -20,9 +20,7 @@ use deed_evidence::{
     statement::BodyKind,
     trust::LogKeys,
 };
-use deed_tlog::{
-    Checkpoint, FullTile, Hash, Origin, RightEdge, TileId, TreeHead, VerifierKey, leaf_hash,
-};
+use deed_tlog::{FullTile, Hash, Origin, RightEdge, TileId, TreeHead, VerifierKey, leaf_hash};
 use prost::Message as _;
 
 use crate::{
@@ -32,8 +30,10 @@ use crate::{
     options::ContentOptions,
     search::segment,
     store::{
-        DirectoryLock, LedgerNumber, Store, StoreError, StoreOptions, keys,
-        records::{LedgerRecord, RunRecord, SessionRecord, TrustRecord},
+        DirectoryLock, LedgerNumber, Store, StoreError, StoreOptions,
+        heads::StoredTree,
+        keys,
+        records::{HeadRecord, LedgerRecord, RunRecord, SessionRecord, TrustRecord},
     },
 };
 
@@ -127,7 +127,7 @@ struct LedgerCheck<'s> {
     number: LedgerNumber,
     id: LedgerId,
     origin: Origin,
-    /// The key of the newest head, as the ledger's record has it.
+    /// The key of the newest tree, as the ledger's record has it.
     vkey: VerifierKey,
     edge: RightEdge,
     /// The state of the replay; `None` before the genesis entry.
@@ -198,25 +198,21 @@ impl<'s> LedgerCheck<'s> {
         on_progress: &mut dyn FnMut(&Progress),
         report: &mut Report,
     ) -> Result<(), FsckError> {
-        let newest = self
+        let tree = self
             .store
-            .latest_head(self.number)?
-            .ok_or_else(|| self.differs("its newest head is missing"))?;
-        // The record's key is used here; it is compared with the entries in the end.
-        let (checkpoint, _) = Checkpoint::open(&newest.checkpoint, &self.vkey)
-            .map_err(|error| self.differs(format!("a signed head: {error}")))?;
-        let head = checkpoint.head;
+            .newest_tree(self.number)?
+            .ok_or_else(|| self.differs("its newest tree is missing"))?;
         let mut progress = Progress {
             ledger: self.record.name.clone(),
             leaves: 0,
-            size: head.size.get(),
+            size: tree.head.size.get(),
         };
         on_progress(&progress);
 
         let store = Arc::clone(self.store);
-        let mut kept = store.heads(self.number).peekable();
+        let mut signed = store.signed_heads(self.number)?.peekable();
         let mut leaf_hashes = Vec::new();
-        let mut expected = 0;
+        let (mut expected, mut heads) = (0, 0);
         for item in store.packs(self.number, 0) {
             let (first, pack) = item?;
             if first != expected {
@@ -224,22 +220,22 @@ impl<'s> LedgerCheck<'s> {
             }
             for position in 0..pack.len() {
                 let index = first + position;
-                if index == head.size.get() {
-                    return Err(self.differs(format!("leaf {index} is beyond the newest head")));
+                if index == tree.head.size.get() {
+                    return Err(self.differs(format!("leaf {index} is beyond the newest tree")));
                 }
                 let entry = pack
                     .entry(position)
                     .ok_or_else(|| self.differs(format!("leaf {index} is missing")))?;
                 self.leaf(index, &entry)?;
                 leaf_hashes.push(leaf_hash(&entry));
-                // Every kept head is compared with the tree at exactly its size.
-                while let Some(size) = head_at(&mut kept, index + 1) {
+                // Every signed head is compared with the tree at exactly its size.
+                while let Some(size) = head_at(&mut signed, index + 1) {
                     self.grow(&mut leaf_hashes)?;
-                    let (_, record) = kept.next().transpose()?.ok_or_else(|| {
+                    let (_, record) = signed.next().transpose()?.ok_or_else(|| {
                         self.differs(format!("the head of size {size} is missing"))
                     })?;
-                    self.kept_head(size, &record.checkpoint)?;
-                    report.heads += 1;
+                    self.signed_head(size, &record)?;
+                    heads += 1;
                 }
             }
             expected = first + pack.len();
@@ -249,13 +245,21 @@ impl<'s> LedgerCheck<'s> {
                 on_progress(&progress);
             }
         }
-        if let Some(beyond) = kept.next() {
+        if let Some(beyond) = signed.next() {
             let (size, _) = beyond?;
-            return Err(self.differs(format!("a head of size {size} is kept, beyond the leaves")));
+            return Err(self.differs(format!(
+                "a head of size {size} is signed, beyond the leaves"
+            )));
         }
+        // Each kept head is written with a newest one. A ledger has none if a crash came right after its
+        // creation.
+        if heads > 0 && store.latest_head(self.number)?.is_none() {
+            return Err(self.differs("heads are kept, and the newest signed head is missing"));
+        }
+        report.heads += heads;
         let ended = self.replay.as_mut().map_or(Ok(()), Replay::end);
         ended.map_err(|error| self.differs(error.to_string()))?;
-        self.newest_head(expected, head, &newest)?;
+        self.newest_tree(expected, &tree)?;
         self.log_keys()?;
         let trust = self.replay()?.trust();
         if let Err(unreadable) = trust.can_judge(BodyKind::Intent) {
@@ -264,7 +268,6 @@ impl<'s> LedgerCheck<'s> {
                 .unreadable
                 .push(format!("ledger {name:?}: {unreadable}"));
         }
-        report.heads += 1;
         report.leaves += expected;
         report.tiles += self.tiles()?;
         report.records += self.records()?;
@@ -344,50 +347,48 @@ impl<'s> LedgerCheck<'s> {
         Ok(())
     }
 
-    fn kept_head(&self, size: u64, checkpoint: &[u8]) -> Result<(), FsckError> {
-        let head = self.open(checkpoint)?;
-        if head == self.edge.head() {
-            Ok(())
-        } else {
-            Err(self.differs(format!(
-                "the signed head kept for size {size} says {} leaves with root {}, the entries \
+    /// Compares a signed head, which is stored for `size`, with the tree that the entries give so far.
+    fn signed_head(&self, size: u64, record: &HeadRecord) -> Result<(), FsckError> {
+        let head = self.open(&record.checkpoint)?;
+        if head != self.edge.head() {
+            return Err(self.differs(format!(
+                "the signed head stored for size {size} says {} leaves with root {}, the entries \
                  give root {}",
                 head.size,
                 head.root,
                 self.edge.root()
-            )))
-        }
-    }
-
-    fn newest_head(
-        &self,
-        leaves: u64,
-        head: TreeHead,
-        record: &crate::store::records::HeadRecord,
-    ) -> Result<(), FsckError> {
-        if leaves != head.size.get() {
-            return Err(self.differs(format!(
-                "the newest head covers {} leaves, {leaves} are there",
-                head.size
             )));
         }
-        // The head is opened again, with every key that has to sign it.
-        self.open(&record.checkpoint)?;
-        if self.edge.root() != head.root {
+        self.effective_time(record.effective_time_us)
+    }
+
+    /// Compares an effective time in the store with the one that the entries give so far.
+    fn effective_time(&self, stored_us: i64) -> Result<(), FsckError> {
+        let effective_time = self.replay()?.effective_time();
+        if stored_us == effective_time.get() {
+            return Ok(());
+        }
+        Err(self.differs(format!(
+            "effective time is stored as {stored_us} us, the entries give {effective_time}"
+        )))
+    }
+
+    /// Compares the record of the newest tree with the one that all entries give.
+    fn newest_tree(&self, leaves: u64, tree: &StoredTree) -> Result<(), FsckError> {
+        if leaves != tree.head.size.get() {
             return Err(self.differs(format!(
-                "the newest head has root {}, the entries give {}",
-                head.root,
+                "the newest tree has {} leaves, {leaves} are there",
+                tree.head.size
+            )));
+        }
+        if self.edge.root() != tree.head.root {
+            return Err(self.differs(format!(
+                "the newest tree has root {}, the entries give {}",
+                tree.head.root,
                 self.edge.root()
             )));
         }
-        let effective_time = self.replay()?.effective_time();
-        if record.effective_time_us != effective_time.get() {
-            return Err(self.differs(format!(
-                "effective time is stored as {} us, the entries give {effective_time}",
-                record.effective_time_us
-            )));
-        }
-        Ok(())
+        self.effective_time(tree.effective_time.get())
     }
 
     /// Appends leaf hashes to the tree and compares the tiles that become full with the stored
@@ -556,12 +557,12 @@ fn computed_records(ledger: LedgerNumber, replay: &Replay) -> BTreeMap<Vec<u8>, 
     computed
 }
 
-/// Returns the size of the next kept head if that is `size` or smaller.
+/// Returns the size of the next signed head if that is `size` or smaller.
 fn head_at<T>(
-    kept: &mut std::iter::Peekable<impl Iterator<Item = Result<(u64, T), StoreError>>>,
+    signed: &mut std::iter::Peekable<impl Iterator<Item = Result<(u64, T), StoreError>>>,
     size: u64,
 ) -> Option<u64> {
-    match kept.peek() {
+    match signed.peek() {
         Some(Ok((next, _))) if *next <= size => Some(*next),
         Some(Err(_)) => Some(size),
         _ => None,
