@@ -178,3 +178,20 @@ impl Store {
         Ok(tree.map(|tree| tree.effective_time))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The record never changes: a change here is a migration.
+    #[test]
+    fn golden_tree() {
+        let tree = StoredTree {
+            head: TreeHead::new(TreeSize::new(300), Hash::try_from(&[0xee; 32][..]).unwrap()),
+            effective_time: Micros::new(-1),
+        };
+        let record = TreeRecord::from(&tree);
+        let golden = format!("08ac021220{}18ffffffffffffffffff01", "ee".repeat(32));
+        assert_eq!(hex::encode(record.encode_to_vec()), golden);
+    }
+}

@@ -16,8 +16,9 @@ use tempfile::TempDir;
 
 use crate::{AGENT, LOW, Scene, grant};
 
-/// Number of times that the stream is read while the task goes on.
-const STORIES: usize = 200;
+/// The stream is read until this many reads gave something new, however fast the reader is and however slow
+/// the disk.
+const MOMENTS: usize = 60;
 
 /// Makes one round of statements of a task: a grant, an act under it that is cleared at once, its
 /// Outcome, and in every fourth round an Observation of it, a denial of another act, and a key that
@@ -81,7 +82,7 @@ fn a_story_holds_whenever_it_is_read() {
                 while !over.load(Relaxed) {
                     round(&mut scene, n).await;
                     n += 1;
-                    // The pause keeps the task from growing faster than it can be read 200 times.
+                    // The pause keeps the task from growing faster than it can be read.
                     let pause = u64::try_from(20 + 4 * n).expect("a pause");
                     tokio::time::sleep(Duration::from_millis(pause)).await;
                 }
@@ -89,20 +90,18 @@ fn a_story_holds_whenever_it_is_read() {
             }
         });
         let (mut sizes, mut acts) = (Vec::new(), 0);
-        for _ in 0..STORIES {
+        while sizes.len() < MOMENTS || acts <= 4 {
             let judged = ledger.judged_task(task).await.expect("a story");
             let verdict = judged.agreed().expect("an honest story");
             acts = verdict.acts.len();
-            sizes.push(judged.report.head.head.size);
+            let size = judged.report.head.head.size;
+            assert!(sizes.last().is_none_or(|last| *last <= size), "it goes back");
+            sizes.push(size);
+            sizes.dedup();
         }
         over.store(true, Relaxed);
         let (scene, rounds) = writer.await.expect("the writer");
-        sizes.dedup();
-        assert!(sizes.len() > STORIES / 4, "{} moments", sizes.len());
-        assert!(
-            acts > 4 && rounds > acts / 2,
-            "{acts} acts, {rounds} rounds"
-        );
+        assert!(rounds > acts / 2, "{acts} acts, {rounds} rounds");
         scene.ends_clean();
     });
 }
