@@ -53,6 +53,25 @@ impl Schema {
         Self(messages.collect())
     }
 
+    /// Returns the paths of all rpcs of deed.v1, as HTTP/2 requests name them.
+    ///
+    /// # Panics
+    /// If the descriptors cannot be read.
+    #[must_use]
+    pub fn rpcs() -> Vec<String> {
+        let set = FileDescriptorSet::decode(v1::FILE_DESCRIPTOR_SET).expect("descriptors");
+        let mut paths = Vec::new();
+        for file in &set.file {
+            for service in &file.service {
+                for method in &service.method {
+                    let (package, service) = (file.package(), service.name());
+                    paths.push(format!("/{package}.{service}/{}", method.name()));
+                }
+            }
+        }
+        paths
+    }
+
     /// Returns every variant of a canonical message: each kind of change at each field, at every
     /// depth.
     ///

@@ -95,7 +95,10 @@ fn a_story_holds_whenever_it_is_read() {
             let verdict = judged.agreed().expect("an honest story");
             acts = verdict.acts.len();
             let size = judged.report.head.head.size;
-            assert!(sizes.last().is_none_or(|last| *last <= size), "it goes back");
+            assert!(
+                sizes.last().is_none_or(|last| *last <= size),
+                "it goes back"
+            );
             sizes.push(size);
             sizes.dedup();
         }

@@ -5,13 +5,14 @@ use deed_tests::{
     process::{ServerCommand, fsck_clean},
     rpc::{Clients, TestLedger},
     run,
+    wire::Schema,
 };
 use tempfile::TempDir;
 use tonic::Code;
 
 /// All rpcs and paths, and the callers that may use them, as an independent statement of the rules.
 /// `-` is an anonymous caller, `0` a caller without a role; the others are the roles' letters.
-const MATRIX: [(&str, &str); 20] = [
+const MATRIX: [(&str, &str); 26] = [
     ("/deed.v1.Ledger/Append", "poa"),
     ("/deed.v1.Ledger/AppendStream", "poa"),
     ("/deed.v1.Ledger/CreateLedger", "a"),
@@ -26,6 +27,12 @@ const MATRIX: [(&str, &str); 20] = [
     ("/deed.v1.Log/GetTrustChain", "rua"),
     ("/deed.v1.Log/GetLogKeys", "-0pruoa"),
     ("/deed.v1.Log/GetSession", "rua"),
+    ("/deed.v1.Actions/AwaitClearance", "prua"),
+    ("/deed.v1.Actions/RequestTaskReceipt", "poa"),
+    ("/deed.v1.Actions/GetTask", "rua"),
+    ("/deed.v1.Actions/Search", "rua"),
+    ("/deed.v1.Actions/ListFindings", "rua"),
+    ("/deed.v1.Actions/WatchFindings", "rua"),
     ("/deed.v1.Content/PutContent", "pa"),
     ("/deed.v1.Content/GetContent", "ua"),
     ("/deed.v1.Content/EraseContent", "oa"),
@@ -52,6 +59,14 @@ const ROLES: [(char, &str, &str); 5] = [
     ('o', "mine", "authority"),
     ('a', "*", "append,read,audit,authority,admin"),
 ];
+
+#[test]
+fn every_rpc_is_in_the_matrix() {
+    let known = MATRIX.map(|(path, _)| path);
+    for path in Schema::rpcs() {
+        assert!(known.contains(&&path[..]), "{path}");
+    }
+}
 
 #[test]
 fn every_role_at_every_rpc() {

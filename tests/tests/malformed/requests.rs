@@ -1,12 +1,14 @@
 //! The malformed requests, made from valid ones and random numbers.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use deed_proto::v1::{self, put_content_request::Part};
 use deed_tests::{
     access::frame,
     contents::{Content, part},
     random::Random,
-    wire::varint,
+    wire::{Schema, varint},
 };
 use prost::Message as _;
 
@@ -112,39 +114,32 @@ pub(crate) fn header_flood(random: &mut Random) -> Vec<u8> {
     out
 }
 
-const RPCS: [&str; 21] = [
-    "/deed.v1.Ledger/Append",
-    "/deed.v1.Ledger/AppendStream",
-    "/deed.v1.Ledger/CreateLedger",
-    "/deed.v1.Ledger/ListLedgers",
-    "/deed.v1.Ledger/GetLedger",
-    "/deed.v1.Log/GetTreeHead",
-    "/deed.v1.Log/WatchTreeHeads",
-    "/deed.v1.Log/GetInclusionProof",
-    "/deed.v1.Log/GetConsistencyProof",
-    "/deed.v1.Log/GetEntries",
-    "/deed.v1.Log/GetBatchProof",
-    "/deed.v1.Log/GetTrustChain",
-    "/deed.v1.Log/GetLogKeys",
-    "/deed.v1.Log/GetSession",
-    "/deed.v1.Content/PutContent",
-    "/deed.v1.Content/GetContent",
-    "/deed.v1.Content/EraseContent",
-    "/grpc.health.v1.Health/Check",
-    "/grpc.health.v1.Health/Watch",
-    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-    "/deed.v1.Nobody/Nothing",
-];
+/// The paths of all rpcs that the server has, and of one that it has not.
+static RPCS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let others = [
+        "/grpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/Watch",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "/deed.v1.Nobody/Nothing",
+    ];
+    let others = others.iter().map(|path| (*path).to_owned());
+    Schema::rpcs().into_iter().chain(others).collect()
+});
+
+const APPENDS: [&str; 2] = ["/deed.v1.Ledger/Append", "/deed.v1.Ledger/AppendStream"];
 
 /// Returns path and body of a malformed request.
 pub(crate) fn grpc_request(target: &Target, kind: Kind, random: &mut Random) -> (String, Bytes) {
     let (path, body) = match kind {
-        Kind::GrpcFrame => (*pick(random, &RPCS), bad_frame(target, random)),
-        Kind::Protobuf => (*pick(random, &RPCS), frame(&bad_message(target, random))),
+        Kind::GrpcFrame => (&pick(random, &RPCS)[..], bad_frame(target, random)),
+        Kind::Protobuf => (
+            &pick(random, &RPCS)[..],
+            frame(&bad_message(target, random)),
+        ),
         Kind::Append => {
             let original: &Vec<u8> = pick(random, &target.appends);
             let message = mutate(random, original);
-            let path = *pick(random, &RPCS[..2]);
+            let path = *pick(random, &APPENDS);
             (path, frame(&message))
         }
         Kind::Erase => {
