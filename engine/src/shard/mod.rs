@@ -324,7 +324,7 @@ impl Shards {
             };
             let slot = u8::try_from(number).expect("there are at most 64 slots");
             let chain = Chain::new(Arc::clone(store), slot);
-            let line = Arc::new(CommitPipeline::new(
+            let pipeline = Arc::new(CommitPipeline::new(
                 journal,
                 chain,
                 SignedHeads::new(Arc::clone(store)),
@@ -336,7 +336,7 @@ impl Shards {
                 store: Arc::clone(store),
                 queue: Arc::clone(&queue),
                 progress: progress.clone(),
-                line: Arc::clone(&line),
+                pipeline: Arc::clone(&pipeline),
                 slot,
                 metrics: Arc::clone(metrics),
                 turn_time,
@@ -354,14 +354,14 @@ impl Shards {
             }
             // The commit thread ends when the last sender is dropped.
             drop(to_commit);
-            let committing = Arc::clone(&line);
+            let committing = Arc::clone(&pipeline);
             spawn(
                 format!("commit-{number}"),
                 Box::new(move || committing.commit_all(&commits, &to_guard)),
             );
             spawn(
                 format!("guard-{number}"),
-                Box::new(move || line.guard_all(&guards)),
+                Box::new(move || pipeline.guard_all(&guards)),
             );
             shards.push(Shard {
                 queue,

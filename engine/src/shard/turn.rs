@@ -55,7 +55,7 @@ pub(super) struct Turns {
     pub(super) store: Arc<Store>,
     pub(super) queue: Arc<Queue<Job>>,
     pub(super) progress: Progress,
-    pub(super) line: Arc<CommitPipeline>,
+    pub(super) pipeline: Arc<CommitPipeline>,
     pub(super) slot: u8,
     pub(super) metrics: Arc<Metrics>,
     pub(super) turn_time: Duration,
@@ -119,14 +119,14 @@ impl TurnThread {
         let Turns {
             queue,
             progress,
-            line,
+            pipeline,
             handing,
             ..
         } = &*self.shared;
         if queue.is_alone()
             && let Some(number) = progress.begin_alone()
         {
-            line.take_through(finished);
+            pipeline.take_through(finished);
             return Some(number);
         }
         let _handing = handing.lock();

@@ -1,24 +1,19 @@
 //! A task's stream is read while the task goes on: its parts agree with each other at any moment.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use deed_client::{Ledger, Options, StateDir};
 use deed_evidence::TaskId;
 use deed_proto::v1::{self, RiskTier, statement::Body};
 use deed_tests::run_within;
 use tempfile::TempDir;
+use tokio::sync::Semaphore;
 
 use crate::{AGENT, LOW, Scene, grant};
 
 /// The stream is read until this many reads gave something new, however fast the reader is and however slow
 /// the disk.
-const MOMENTS: usize = 60;
+const MOMENTS: usize = 50;
 
 /// Makes one round of statements of a task: a grant, an act under it that is cleared at once, its
 /// Outcome, and in every fourth round an Observation of it, a denial of another act, and a key that
@@ -74,23 +69,25 @@ fn a_story_holds_whenever_it_is_read() {
             .state(StateDir::new(state.path()));
         let ledger = Ledger::connect(options).await.expect("a connection");
         let task = TaskId::new(scene.task_id(LOW));
-        let over = Arc::new(AtomicBool::new(false));
+        // A round for each read, and while it reads: so the task grows no faster than it can be read.
+        let reads = Arc::new(Semaphore::new(1));
         let writer = tokio::spawn({
-            let over = Arc::clone(&over);
+            let reads = Arc::clone(&reads);
             async move {
                 let mut n = 0;
-                while !over.load(Relaxed) {
+                while let Ok(read) = reads.acquire().await {
+                    read.forget();
                     round(&mut scene, n).await;
                     n += 1;
-                    // The pause keeps the task from growing faster than it can be read.
-                    let pause = u64::try_from(20 + 4 * n).expect("a pause");
-                    tokio::time::sleep(Duration::from_millis(pause)).await;
                 }
                 (scene, n)
             }
         });
         let (mut sizes, mut acts) = (Vec::new(), 0);
         while sizes.len() < MOMENTS || acts <= 4 {
+            if reads.available_permits() == 0 {
+                reads.add_permits(1);
+            }
             let judged = ledger.judged_task(task).await.expect("a story");
             let verdict = judged.agreed().expect("an honest story");
             acts = verdict.acts.len();
@@ -102,7 +99,7 @@ fn a_story_holds_whenever_it_is_read() {
             sizes.push(size);
             sizes.dedup();
         }
-        over.store(true, Relaxed);
+        reads.close();
         let (scene, rounds) = writer.await.expect("the writer");
         assert!(rounds > acts / 2, "{acts} acts, {rounds} rounds");
         scene.ends_clean();
