@@ -48,11 +48,11 @@ pub enum Stage {
     Admission,
     /// Waiting in the shard's queue, until a turn takes the request.
     Queue,
-    /// A turn's step: recording what waits, growing the tree, signing the head.
+    /// A turn's step: recording what waits, growing the tree.
     Step,
     /// Waiting from the step's end until the turn is in the store.
     Commit,
-    /// Waiting from then until the head guard has the turn.
+    /// Waiting from then until the head guard has the turn and its heads are signed.
     Guard,
     /// Building the answer after a request's release, proofs included.
     Answer,
