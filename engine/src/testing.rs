@@ -230,8 +230,8 @@ impl Engine {
         self.registry
             .create_under(rules, name, &keys, |new| {
                 let shards = &self.appends.shards;
-                let room = block_on(shards.reserve(&new.ledger, SourceKey::Server, 0));
-                room.create(new).blocking_answer()?;
+                let reservation = block_on(shards.reserve(&new.ledger, SourceKey::Server, 0));
+                reservation.create(new).blocking_answer()?;
                 Ok(())
             })
             .map_err(|error| error.to_string())

@@ -204,12 +204,12 @@ impl AppendService {
     ) -> Result<(AppendPermit, Reservation<'_>), AppendError> {
         self.charge(source, statements, cost, on_quota).await?;
         let waiting = Instant::now();
-        let place = self
+        let reservation = self
             .shards
             .reserve(ledger, source.key(), cost.request_bytes);
         let room = self
             .pressure
-            .room(source, ledger.number, cost.request_bytes, place);
+            .room(source, ledger.number, cost.request_bytes, reservation);
         match tokio::time::timeout(self.queue_wait, room).await {
             Ok(Ok(held)) => {
                 self.metrics.stage(Stage::Room, waiting.elapsed());
@@ -289,9 +289,12 @@ impl AppendService {
             return self.note_beside(ledger, clock).await;
         }
         let now = self.now()?;
-        let place = self.shards.reserve(ledger, SourceKey::Server, 0).await;
+        let reservation = self.shards.reserve(ledger, SourceKey::Server, 0).await;
         let confirmed = Confirmed { clock, now };
-        place.clock(Arc::clone(ledger), confirmed).answer().await?;
+        reservation
+            .clock(Arc::clone(ledger), confirmed)
+            .answer()
+            .await?;
         Ok(())
     }
 

@@ -15,9 +15,12 @@ use crate::{
 
 /// Makes a turn of one batch; returns the placements, and the digest of the writes.
 fn turn(ledger: &mut ByHand, admitted: &AdmittedBatch) -> (Vec<Placement>, [u8; 32]) {
-    let mut past = ledger.past();
-    let mut turn = ledger.state.begin(&mut past).unwrap();
-    let placements = ledger.state.apply(&mut turn, admitted, &mut past).unwrap();
+    let mut reader = ledger.reader();
+    let mut turn = ledger.state.begin(&mut reader).unwrap();
+    let placements = ledger
+        .state
+        .apply(&mut turn, admitted, &mut reader)
+        .unwrap();
     let records = ledger.state.finish(turn).unwrap();
     let mut batch = Batch::default();
     write_records(&ledger.store, &mut batch, NUMBER, &records);

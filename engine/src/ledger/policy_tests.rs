@@ -164,8 +164,8 @@ fn record_as_before(engine: &Engine, ledger: &Arc<Ledger>, envelope: v1::Envelop
         .unwrap();
     let placements = runtime.block_on(async {
         let shards = &engine.appends.shards;
-        let place = shards.reserve(ledger, SourceKey::Server, 0).await;
-        let answer = place
+        let reservation = shards.reserve(ledger, SourceKey::Server, 0).await;
+        let answer = reservation
             .append(Arc::clone(ledger), batch, Instant::now())
             .answer()
             .await;

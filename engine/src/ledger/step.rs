@@ -10,7 +10,7 @@ mod batch;
 mod evidence;
 mod held;
 mod placement;
-mod touched;
+mod session_delta;
 mod turn;
 
 use std::{collections::HashMap, sync::Arc};
@@ -31,7 +31,7 @@ use assessing::unread;
 use batch::StatementBatch;
 pub(crate) use held::forget_most;
 pub use placement::{Placement, RecordedLeaf, RejectReason, StepError};
-use touched::{CachedAuthorization, SessionDelta, SessionDeltas};
+use session_delta::{CachedAuthorization, SessionDelta, SessionDeltas};
 pub(crate) use turn::{Records, Turn};
 
 use crate::{
@@ -150,10 +150,10 @@ impl LedgerState {
     }
 
     /// Begins a turn.
-    pub fn begin(&mut self, past: &mut impl StateReader) -> Result<Turn, StepError> {
-        self.keep_bounds(past)?;
+    pub fn begin(&mut self, reader: &mut impl StateReader) -> Result<Turn, StepError> {
+        self.keep_bounds(reader)?;
         let turn = self.begin_cached();
-        self.look_at_timers(&turn, past)?;
+        self.look_at_timers(&turn, reader)?;
         Ok(turn)
     }
 
@@ -163,7 +163,7 @@ impl LedgerState {
             packer: Packer::new(first_leaf),
             leaf_hashes: Vec::new(),
             first_leaf,
-            touched: SessionDeltas::default(),
+            deltas: SessionDeltas::default(),
             trust_leaves: Vec::new(),
             references: Vec::new(),
             erased: Vec::new(),
@@ -193,10 +193,10 @@ impl LedgerState {
         &mut self,
         turn: &mut Turn,
         batch: &AdmittedBatch,
-        past: &mut impl StateReader,
+        reader: &mut impl StateReader,
     ) -> Result<Vec<Placement>, StepError> {
         let mut placements = Vec::new();
-        self.apply_some(turn, batch, &mut placements, past, &mut |_| false)?;
+        self.apply_some(turn, batch, &mut placements, reader, &mut |_| false)?;
         Ok(placements)
     }
 
@@ -210,7 +210,7 @@ impl LedgerState {
         turn: &mut Turn,
         batch: &AdmittedBatch,
         placements: &mut Vec<Placement>,
-        past: &mut impl StateReader,
+        reader: &mut impl StateReader,
         is_enough: &mut impl FnMut(usize) -> bool,
     ) -> Result<(), StepError> {
         let all = batch.statements();
@@ -218,10 +218,10 @@ impl LedgerState {
         while let Some(statement) = all.get(placements.len()) {
             match &statement.kind {
                 Kind::Statement => {
-                    placements.push(self.place(turn, batch, statement, past)?);
+                    placements.push(self.place(turn, batch, statement, reader)?);
                 }
                 Kind::Trust(trust) => {
-                    placements.push(self.place_trust(turn, batch, statement, trust, past)?);
+                    placements.push(self.place_trust(turn, batch, statement, trust, reader)?);
                 }
                 Kind::Manifest(step) => {
                     let begin = placements.len() + 1;
@@ -232,7 +232,7 @@ impl LedgerState {
                         members,
                         step,
                     };
-                    placements.extend(self.place_batch(turn, &group, past)?);
+                    placements.extend(self.place_batch(turn, &group, reader)?);
                 }
             }
             if is_enough(placements.len()) {
@@ -248,25 +248,25 @@ impl LedgerState {
         turn: &mut Turn,
         batch: &AdmittedBatch,
         statement: &Admitted,
-        past: &mut impl StateReader,
+        reader: &mut impl StateReader,
     ) -> Result<Judgement, StepError> {
         let header = batch.header(statement);
-        let touched = turn.touched.get_or_insert(header.session, || {
+        let delta = turn.deltas.get_or_insert(header.session, || {
             let known = match self.take_session(&header.session) {
                 Some(known) => Some(known),
-                None => past.session(&header.session)?,
+                None => reader.session(&header.session)?,
             };
             Ok::<_, StepError>(known.map(SessionDelta::stored).unwrap_or_default())
         })?;
         if header.previous.is_some() {
-            touched.digest(&turn.packer)?;
+            delta.digest(&turn.packer)?;
         }
         let binding = batch.binding(statement);
-        match session::judge(touched.session.as_ref(), &header, binding) {
+        match session::judge(delta.session.as_ref(), &header, binding) {
             Ok(session::SequencePosition::Next) => {}
             Ok(session::SequencePosition::Behind) => {
-                let next = touched.session.as_ref().map(|session| session.next);
-                let at = touched
+                let next = delta.session.as_ref().map(|session| session.next);
+                let at = delta
                     .runs
                     .iter()
                     .find_map(|run| run.leaf_of(header.sequence));
@@ -285,16 +285,16 @@ impl LedgerState {
             principal_leaf: statement.principal_leaf.map(LeafIndex::new),
         };
         let trust = self.trust.read();
-        let stands = touched.standing.is_some_and(|standing| {
-            standing.speaker == speaker
-                && standing.trust_version == trust.version()
-                && at < standing.until
+        let stands = delta.authorization.is_some_and(|authorization| {
+            authorization.speaker == speaker
+                && authorization.trust_version == trust.version()
+                && at < authorization.until
         });
         if !stands {
             if let Err(refusal) = trust.may_speak(&speaker, header.producer, at) {
                 return Ok(Judgement::Refused(refusal.into()));
             }
-            touched.standing = Some(CachedAuthorization {
+            delta.authorization = Some(CachedAuthorization {
                 speaker,
                 trust_version: trust.version(),
                 until: trust.stable_until(at),
@@ -308,10 +308,10 @@ impl LedgerState {
         turn: &mut Turn,
         batch: &AdmittedBatch,
         statement: &Admitted,
-        past: &mut impl StateReader,
+        reader: &mut impl StateReader,
     ) -> Result<Placement, StepError> {
-        let beyond_timers = self.beyond_timers(turn, batch, statement, 1, past)?;
-        match self.judge(turn, batch, statement, past)? {
+        let beyond_timers = self.beyond_timers(turn, batch, statement, 1, reader)?;
+        match self.judge(turn, batch, statement, reader)? {
             Judgement::Next if self.is_late(batch) => Ok(Placement::Late),
             Judgement::Next if let Some(refusal) = brings_erased(batch, statement) => {
                 Ok(Placement::Refused(refusal))
@@ -323,28 +323,28 @@ impl LedgerState {
                 Ok(Placement::Refused(refusal.clone()))
             }
             Judgement::Next => {
-                let at = self.advance_time(turn, batch.received_at(), past)?;
+                let at = self.advance_time(turn, batch.received_at(), reader)?;
                 let leaf = turn.next_leaf();
-                let session = turn.touched.of(statement.session());
+                let session = turn.deltas.of(statement.session());
                 session.record(batch, statement, leaf);
                 turn.push(batch.entry(statement), statement.leaf_hash);
                 turn.refer(batch, statement, leaf, at);
                 let placed = (leaf, statement.leaf_hash);
-                self.assess(turn, batch, statement, placed, past)?;
-                self.write_ledger_entries(turn, past)?;
+                self.assess(turn, batch, statement, placed, reader)?;
+                self.write_ledger_entries(turn, reader)?;
                 Ok(Placement::Recorded { leaf })
             }
             Judgement::Refused(refusal) => Ok(Placement::Refused(refusal)),
             Judgement::Behind { at, expected } => {
                 let header = batch.header(statement);
-                let recorded = recorded_at(turn, &header, at, past)?;
+                let recorded = recorded_at(turn, &header, at, reader)?;
                 match recorded {
                     Some((placed, payload)) if payload == batch.payload(statement) => {
                         turn.refer_again(batch, statement, &placed);
                         Ok(Placement::Duplicate(placed))
                     }
                     Some((first, _)) => {
-                        self.equivocation(turn, batch, statement, first.leaf, expected, past)
+                        self.equivocation(turn, batch, statement, first.leaf, expected, reader)
                     }
                     None => Ok(Placement::Refused(
                         session::Refusal::SequenceReused { expected }.into(),
@@ -392,12 +392,12 @@ impl LedgerState {
         batch: &AdmittedBatch,
         statement: &Admitted,
         said: &TrustStatement,
-        past: &mut impl StateReader,
+        reader: &mut impl StateReader,
     ) -> Result<Placement, StepError> {
-        match self.judge(turn, batch, statement, past)? {
+        match self.judge(turn, batch, statement, reader)? {
             Judgement::Next => {}
             Judgement::Refused(refusal) => return Ok(Placement::Refused(refusal)),
-            Judgement::Behind { .. } => return self.place(turn, batch, statement, past),
+            Judgement::Behind { .. } => return self.place(turn, batch, statement, reader),
         }
         if let Some(refusal) = self.beyond_rules(batch, statement) {
             return Ok(Placement::Refused(refusal));
@@ -444,7 +444,7 @@ impl LedgerState {
             }
         }
         drop(trust);
-        self.advance_time(turn, batch.received_at(), past)?;
+        self.advance_time(turn, batch.received_at(), reader)?;
         if let TrustStatement::Erasure(contents) = said {
             let leaf = turn.next_leaf();
             turn.erased
@@ -464,14 +464,14 @@ impl LedgerState {
         let hash = leaf_hash(&entry);
         trust.apply(said, at, LeafIndex::new(leaf), hash);
         drop(trust);
-        turn.touched
+        turn.deltas
             .of(statement.session())
             .record(batch, statement, leaf);
         turn.push(&entry, hash);
         turn.trust_leaves.push((leaf, at));
         if assesses {
-            self.assess(turn, batch, statement, (leaf, hash), past)?;
-            self.write_ledger_entries(turn, past)?;
+            self.assess(turn, batch, statement, (leaf, hash), reader)?;
+            self.write_ledger_entries(turn, reader)?;
         }
         Ok(Placement::Linked(RecordedLeaf {
             leaf,
@@ -488,16 +488,16 @@ impl LedgerState {
         self.edge
             .append(&turn.leaf_hashes, &mut |tile| tiles.push(tile));
         let mut sessions = Vec::new();
-        for (id, mut touched) in turn.touched.into_all() {
-            touched.digest(&turn.packer)?;
-            let (Some(session), Some(&last)) = (touched.session, touched.runs.last()) else {
+        for (id, mut delta) in turn.deltas.into_all() {
+            delta.digest(&turn.packer)?;
+            let (Some(session), Some(&last)) = (delta.session, delta.runs.last()) else {
                 // Nothing was ever recorded in this session.
                 continue;
             };
             self.keep_session(id, session.clone(), last);
-            if touched.changed {
-                touched.runs.drain(..touched.unchanged_runs);
-                sessions.push((id, session, touched.runs));
+            if delta.changed {
+                delta.runs.drain(..delta.unchanged_runs);
+                sessions.push((id, session, delta.runs));
             }
         }
         // This order does not depend on where turns are cut.
@@ -547,30 +547,30 @@ fn recorded_at(
     turn: &Turn,
     header: &SessionHeader<'_>,
     at: Option<u64>,
-    past: &mut impl StateReader,
+    reader: &mut impl StateReader,
 ) -> Result<Option<(RecordedLeaf, Bytes)>, StepError> {
     let leaf = match at {
         Some(leaf) => leaf,
         None => {
-            let run = past.run_before(&header.session, header.sequence)?;
+            let run = reader.run_before(&header.session, header.sequence)?;
             match run.and_then(|run| run.leaf_of(header.sequence)) {
                 Some(leaf) => leaf,
                 None => return Ok(None),
             }
         }
     };
-    entry_at(turn, leaf, past).map(Some)
+    entry_at(turn, leaf, reader).map(Some)
 }
 
 /// Returns a recorded leaf with its payload.
 fn entry_at(
     turn: &Turn,
     leaf: u64,
-    past: &mut impl StateReader,
+    reader: &mut impl StateReader,
 ) -> Result<(RecordedLeaf, Bytes), StepError> {
     let bytes = match turn.packer.entry(leaf) {
         Some(bytes) => bytes,
-        None => past.entry(leaf)?,
+        None => reader.entry(leaf)?,
     };
     let entry = Entry::parse(&bytes).map_err(|error| StepError::Entry {
         leaf,

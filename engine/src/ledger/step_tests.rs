@@ -92,7 +92,7 @@ impl ByHand {
         }
     }
 
-    pub(super) fn past(&self) -> Stored {
+    pub(super) fn reader(&self) -> Stored {
         Stored(Arc::clone(&self.store))
     }
 
@@ -102,10 +102,12 @@ impl ByHand {
         for batch in batches {
             let mut placements = Vec::new();
             while placements.len() < batch.statements().len() {
-                let mut past = self.past();
-                let mut turn = self.state.begin(&mut past).unwrap();
+                let mut reader = self.reader();
+                let mut turn = self.state.begin(&mut reader).unwrap();
                 self.state
-                    .apply_some(&mut turn, batch, &mut placements, &mut past, &mut |_| true)
+                    .apply_some(&mut turn, batch, &mut placements, &mut reader, &mut |_| {
+                        true
+                    })
                     .unwrap();
                 let records = self.state.finish(turn).unwrap();
                 let mut batch = Batch::default();
@@ -118,11 +120,11 @@ impl ByHand {
     }
 
     pub(super) fn turn(&mut self, batches: &[AdmittedBatch]) -> Vec<Placement> {
-        let mut past = self.past();
-        let mut turn = self.state.begin(&mut past).unwrap();
+        let mut reader = self.reader();
+        let mut turn = self.state.begin(&mut reader).unwrap();
         let placements = batches
             .iter()
-            .flat_map(|batch| self.state.apply(&mut turn, batch, &mut past).unwrap())
+            .flat_map(|batch| self.state.apply(&mut turn, batch, &mut reader).unwrap())
             .collect();
         let records = self.state.finish(turn).unwrap();
         let mut batch = Batch::default();
@@ -454,13 +456,13 @@ fn a_refusal_between_two_turns_makes_nobody_forget_a_session() {
     let (one, seven) = (producer.intent("one"), ahead.intent("seven"));
     let mut placements = Vec::new();
     // Until its first turn is in the store, the session must not be looked up there.
-    let mut past = Behind(SessionId::new([99; 16]));
+    let mut reader = Behind(SessionId::new([99; 16]));
     for envelope in [zero, seven, one] {
-        let mut turn = state.begin(&mut past).unwrap();
+        let mut turn = state.begin(&mut reader).unwrap();
         let batch = admit(id, 5, &[envelope]);
-        placements.extend(state.apply(&mut turn, &batch, &mut past).unwrap());
+        placements.extend(state.apply(&mut turn, &batch, &mut reader).unwrap());
         state.finish(turn).unwrap();
-        past = Behind(producer.session());
+        reader = Behind(producer.session());
     }
     assert_eq!(
         brief(&placements),

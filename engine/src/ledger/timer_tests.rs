@@ -353,15 +353,15 @@ impl ByHand {
     /// Makes a turn of up to `portions` portions of the timers up to `at`; returns whether more are
     /// left.
     fn portions(&mut self, at: i64, portions: usize) -> bool {
-        let mut past = self.past();
-        let mut turn = self.state.begin(&mut past).unwrap();
+        let mut reader = self.reader();
+        let mut turn = self.state.begin(&mut reader).unwrap();
         let mut behind = true;
         for _ in 0..portions {
             let at = Micros::new(at);
-            behind = behind && self.state.is_behind(&mut turn, at, &mut past).unwrap();
+            behind = behind && self.state.is_behind(&mut turn, at, &mut reader).unwrap();
         }
         let records = self.state.finish(turn).unwrap();
-        drop(past);
+        drop(reader);
         let mut batch = Batch::default();
         write_records(&self.store, &mut batch, NUMBER, &records);
         self.store.commit(batch).unwrap();

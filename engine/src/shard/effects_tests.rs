@@ -114,8 +114,8 @@ fn effects(data_dir: &Path, restarts: &[usize], story: Vec<Event>) -> (Vec<[u8; 
             Event::Tick => {
                 let ledger = engine.registry.ledger(LEDGER).unwrap();
                 let shards = &engine.appends.shards;
-                let place = block_on(shards.reserve(&ledger, SourceKey::Server, 0));
-                let ticked = place.tick(ledger, Micros::new(now));
+                let reservation = block_on(shards.reserve(&ledger, SourceKey::Server, 0));
+                let ticked = reservation.tick(ledger, Micros::new(now));
                 assert!(ticked.blocking_answer().is_ok());
             }
         }

@@ -42,8 +42,8 @@ fn admit(ledger: &Ledger, envelopes: &[v1::Envelope]) -> AdmittedBatch {
 
 fn submit(engine: &Engine, ledger: &Arc<Ledger>, source: u64, batch: AdmittedBatch) -> Pending {
     let source = SourceKey::Connection(source);
-    let place = engine.appends.shards.reserve(ledger, source, 1);
-    block_on(place).append(Arc::clone(ledger), batch, Instant::now())
+    let reservation = engine.appends.shards.reserve(ledger, source, 1);
+    block_on(reservation).append(Arc::clone(ledger), batch, Instant::now())
 }
 
 /// Waits until `turns` turns are in work. (A thread may serve other ledgers in a turn before it

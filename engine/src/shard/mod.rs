@@ -33,7 +33,6 @@ pub(crate) mod journal;
 #[cfg(test)]
 mod journal_tests;
 mod making;
-mod past;
 mod pieces;
 mod pipeline;
 mod queue;
@@ -41,6 +40,7 @@ mod schedule;
 mod signed_heads;
 #[cfg(test)]
 mod signing_tests;
+mod store_reader;
 #[cfg(test)]
 mod superseded_tests;
 mod turn;

@@ -119,8 +119,8 @@ fn play(engine: &Engine, story: Vec<Event>) -> (Vec<String>, usize) {
             Event::Tick => loop {
                 let ledger = engine.registry.ledger(LEDGER).unwrap();
                 let shards = &engine.appends.shards;
-                let place = block_on(shards.reserve(&ledger, SourceKey::Server, 0));
-                match place.tick(ledger, Micros::new(now)).blocking_answer() {
+                let reservation = block_on(shards.reserve(&ledger, SourceKey::Server, 0));
+                match reservation.tick(ledger, Micros::new(now)).blocking_answer() {
                     Ok(_) => break,
                     Err(NoAnswer::Superseded) => superseded += 1,
                     Err(NoAnswer::Stopped) => panic!("the shard has stopped"),
@@ -303,7 +303,7 @@ fn what_was_begun_before_is_to_be_sent_again() {
     let (losing, key) = (Arc::default(), SigningKey::from_seed(&[3; 32]));
     let (engine, ledger, _) = with_key(dir.path(), &losing, &key);
     let shards = &engine.appends.shards;
-    let place = block_on(shards.reserve(&ledger, SourceKey::Server, 0));
+    let reservation = block_on(shards.reserve(&ledger, SourceKey::Server, 0));
     let before = shards.superseded();
     let mut producer = Producer::new(ledger.id, 2);
     producer.producer = "spiffe://example.org/unsigned".to_owned();
@@ -312,7 +312,7 @@ fn what_was_begun_before_is_to_be_sent_again() {
     let lost = engine.append("trust", statement.clone());
     assert!(matches!(lost, Err(AppendError::Superseded)), "{lost:?}");
     assert_eq!(shards.superseded(), before + 1);
-    let late = place.tick(Arc::clone(&ledger), Micros::new(1_000_000));
+    let late = reservation.tick(Arc::clone(&ledger), Micros::new(1_000_000));
     assert_eq!(late.blocking_answer().err(), Some(NoAnswer::Superseded));
     let begin = |since| {
         let request = v1::AppendRequest {

@@ -18,10 +18,10 @@ use super::{
     Job, NoAnswer, Work,
     held::{AllHeld, Held, signed},
     making::{InTurn, Making, leaving},
-    past::StoreReader,
     pieces::{Pieces, Stopwatch},
     pipeline::{CommitPipeline, CommittableTurn, PendingReply, Progress},
     queue::{Claim, Queue, Served},
+    store_reader::StoreReader,
 };
 use crate::{
     admission::AdmittedBatch,
@@ -276,10 +276,14 @@ impl Turns {
             Work::Append(ledger, statements) => {
                 let turn_until = making.began + self.turn_time;
                 let mut pieces = Pieces::new(watch, turn_until, making.bytes, placements.len());
-                self.step(in_turn, watch, &ledger, |state, turn, past| {
-                    state.apply_some(turn, &statements, &mut placements, past, &mut |placed| {
-                        pieces.is_enough(&statements, placed)
-                    })?;
+                self.step(in_turn, watch, &ledger, |state, turn, reader| {
+                    state.apply_some(
+                        turn,
+                        &statements,
+                        &mut placements,
+                        reader,
+                        &mut |placed| pieces.is_enough(&statements, placed),
+                    )?;
                     assessed.extend(turn.take_assessed());
                     Ok(())
                 })?;
@@ -302,15 +306,15 @@ impl Turns {
                 (ledger, statements)
             }
             Work::Tick(ledger, now) => {
-                self.step(in_turn, watch, &ledger, |state, turn, past| {
-                    state.tick(turn, now, past)
+                self.step(in_turn, watch, &ledger, |state, turn, reader| {
+                    state.tick(turn, now, reader)
                 })?;
                 in_turn.longest = in_turn.longest.max(watch.lap());
                 (ledger, AdmittedBatch::default())
             }
             Work::Receipt(ledger, task, now) => {
-                self.step(in_turn, watch, &ledger, |state, turn, past| {
-                    let leaf = state.receipt(turn, task, now, past)?;
+                self.step(in_turn, watch, &ledger, |state, turn, reader| {
+                    let leaf = state.receipt(turn, task, now, reader)?;
                     placements.extend(leaf.map(|leaf| Placement::Recorded { leaf }));
                     Ok(())
                 })?;
@@ -318,8 +322,8 @@ impl Turns {
                 (ledger, AdmittedBatch::default())
             }
             Work::Clock(ledger, confirmed) => {
-                self.step(in_turn, watch, &ledger, |state, turn, past| {
-                    state.confirm_clock(turn, confirmed, past)
+                self.step(in_turn, watch, &ledger, |state, turn, reader| {
+                    state.confirm_clock(turn, confirmed, reader)
                 })?;
                 in_turn.longest = in_turn.longest.max(watch.lap());
                 (ledger, AdmittedBatch::default())
@@ -365,8 +369,8 @@ impl Turns {
         loop {
             let in_turn = &mut making.ledgers[place];
             let mut is_behind = false;
-            self.step(in_turn, &making.watch, ledger, |state, turn, past| {
-                is_behind = state.is_behind(turn, at, past)?;
+            self.step(in_turn, &making.watch, ledger, |state, turn, reader| {
+                is_behind = state.is_behind(turn, at, reader)?;
                 Ok(())
             })?;
             in_turn.longest = in_turn.longest.max(making.watch.lap());
@@ -408,15 +412,15 @@ impl Turns {
                 held.insert(known)
             }
         };
-        let mut past = StoreReader::new(self, *number, *epoch, watch);
+        let mut reader = StoreReader::new(self, *number, *epoch, watch);
         let (_, turn) = match open {
             Some(open) => open,
             None => {
-                let turn = held.state.begin(&mut past)?;
+                let turn = held.state.begin(&mut reader)?;
                 open.insert((Arc::clone(ledger), turn))
             }
         };
-        step(&mut held.state, turn, &mut past)
+        step(&mut held.state, turn, &mut reader)
     }
 
     /// Ends a ledger's part of a turn: its records and its new tree go into the batch. This is

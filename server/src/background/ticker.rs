@@ -134,9 +134,9 @@ async fn tick(context: &Context, ledger: Arc<Ledger>) {
         return;
     }
     let shards = &context.appends.shards;
-    let place = shards.reserve(&ledger, SourceKey::Server, 0).await;
+    let reservation = shards.reserve(&ledger, SourceKey::Server, 0).await;
     // A shard that has stopped is reported elsewhere.
-    let _ = place.tick(ledger, now).answer().await;
+    let _ = reservation.tick(ledger, now).answer().await;
 }
 
 /// Loads ledgers that are not in memory and that have a deadline soon.

@@ -118,11 +118,11 @@ impl Ledger for LedgerService {
             let shards = &context.appends.shards;
             let commit = |new: NewLedger| {
                 let reserving = runtime.block_on(async {
-                    let room = shards.reserve(&new.ledger, source.clone(), 0);
-                    timeout(QUEUE_WAIT, room).await
+                    let reservation = shards.reserve(&new.ledger, source.clone(), 0);
+                    timeout(QUEUE_WAIT, reservation).await
                 });
-                let room = reserving.map_err(|_| LedgerRegistryError::Overloaded)?;
-                let answer = room.create(new).blocking_answer();
+                let reservation = reserving.map_err(|_| LedgerRegistryError::Overloaded)?;
+                let answer = reservation.create(new).blocking_answer();
                 answer.map(drop).map_err(LedgerRegistryError::from)
             };
             Ok(context

@@ -18,7 +18,7 @@ use deed_tlog::{Hash, leaf_hash};
 
 use super::{
     Confirmed, LedgerState, RejectReason, StateReader, StatementBatch, StepError, Turn,
-    touched::SessionDeltas,
+    session_delta::SessionDeltas,
 };
 use crate::{
     admission::{Admitted, AdmittedBatch},
@@ -37,17 +37,17 @@ impl LedgerState {
         &mut self,
         turn: &mut Turn,
         received_at: Micros,
-        past: &mut impl StateReader,
+        reader: &mut impl StateReader,
     ) -> Result<Micros, StepError> {
         let at = self.effective_time.max(received_at);
-        while self.fire_portion(turn, at, past)? {}
+        while self.fire_portion(turn, at, reader)? {}
         self.effective_time = at;
         if self.assessor.is_due(at) {
             let trust = Arc::clone(&self.trust);
             let leaf = turn.next_leaf();
-            let mut view = StepView::new(turn, &self.sessions, past);
+            let mut view = StepView::new(turn, &self.sessions, reader);
             self.assessor.advance(&mut view, &trust.read(), leaf, at)?;
-            self.write_ledger_entries(turn, past)?;
+            self.write_ledger_entries(turn, reader)?;
         }
         Ok(at)
     }
@@ -58,18 +58,18 @@ impl LedgerState {
         &mut self,
         turn: &mut Turn,
         at: Micros,
-        past: &mut impl StateReader,
+        reader: &mut impl StateReader,
     ) -> Result<bool, StepError> {
-        let mut view = StepView::new(turn, &self.sessions, past);
+        let mut view = StepView::new(turn, &self.sessions, reader);
         if !self.assessor.is_due(at) || !self.assessor.crowded(&mut view, at)? {
             return Ok(false);
         }
         self.effective_time = at;
         let trust = Arc::clone(&self.trust);
         let leaf = turn.next_leaf();
-        let mut view = StepView::new(turn, &self.sessions, past);
+        let mut view = StepView::new(turn, &self.sessions, reader);
         self.assessor.tick(&mut view, &trust.read(), leaf, at)?;
-        self.write_ledger_entries(turn, past)?;
+        self.write_ledger_entries(turn, reader)?;
         Ok(true)
     }
 
@@ -81,13 +81,13 @@ impl LedgerState {
         &mut self,
         turn: &mut Turn,
         received_at: Micros,
-        past: &mut impl StateReader,
+        reader: &mut impl StateReader,
     ) -> Result<bool, StepError> {
         let at = self.effective_time.max(received_at);
-        if !self.fire_portion(turn, at, past)? {
+        if !self.fire_portion(turn, at, reader)? {
             return Ok(false);
         }
-        let mut view = StepView::new(turn, &self.sessions, past);
+        let mut view = StepView::new(turn, &self.sessions, reader);
         self.assessor.crowded(&mut view, at)
     }
 
@@ -95,9 +95,9 @@ impl LedgerState {
     pub(super) fn look_at_timers(
         &mut self,
         turn: &Turn,
-        past: &mut impl StateReader,
+        reader: &mut impl StateReader,
     ) -> Result<(), StepError> {
-        let mut view = StepView::new(turn, &self.sessions, past);
+        let mut view = StepView::new(turn, &self.sessions, reader);
         self.assessor.look_ahead(&mut view)?;
         self.due = self.assessor.timers_held(&mut view)?;
         self.clock = self.assessor.clock(&mut view)?;
@@ -113,7 +113,7 @@ impl LedgerState {
         batch: &AdmittedBatch,
         statement: &Admitted,
         count: u64,
-        past: &mut impl StateReader,
+        reader: &mut impl StateReader,
     ) -> Result<Option<RejectReason>, StepError> {
         if statement.said.is_none() && !self.assesses() {
             // Admission did not parse the statement, and nobody needs to.
@@ -134,7 +134,7 @@ impl LedgerState {
         let header = batch.header(statement);
         let (producer, key) = (header.producer, statement.authorship.key());
         let trust = self.trust.read();
-        let mut view = StepView::new(turn, &self.sessions, past);
+        let mut view = StepView::new(turn, &self.sessions, reader);
         let (held, share) = self.assessor.timers_of(&mut view, &trust, producer, key)?;
         let many = held.saturating_add(count) > share;
         let speaker = match key {
@@ -154,7 +154,7 @@ impl LedgerState {
         &mut self,
         turn: &Turn,
         group: &StatementBatch<'b>,
-        past: &mut impl StateReader,
+        reader: &mut impl StateReader,
     ) -> Result<Option<(&'b Admitted, RejectReason)>, StepError> {
         if !self.assesses() {
             return Ok(None);
@@ -166,7 +166,7 @@ impl LedgerState {
                 continue;
             }
             count += 1;
-            if let Some(refusal) = self.beyond_timers(turn, group.batch, member, count, past)? {
+            if let Some(refusal) = self.beyond_timers(turn, group.batch, member, count, reader)? {
                 return Ok(Some((member, refusal)));
             }
         }
@@ -180,7 +180,7 @@ impl LedgerState {
         &mut self,
         turn: &mut Turn,
         confirmed: Confirmed,
-        past: &mut impl StateReader,
+        reader: &mut impl StateReader,
     ) -> Result<(), StepError> {
         let Confirmed { clock, now } = confirmed;
         let from = self.effective_time;
@@ -192,11 +192,11 @@ impl LedgerState {
         self.effective_time = at;
         let trust = Arc::clone(&self.trust);
         let leaf = turn.next_leaf();
-        let mut view = StepView::new(turn, &self.sessions, past);
+        let mut view = StepView::new(turn, &self.sessions, reader);
         self.assessor
             .confirm_clock(&mut view, &trust.read(), leaf, (from, at), clock)?;
-        self.write_ledger_entries(turn, past)?;
-        let mut view = StepView::new(turn, &self.sessions, past);
+        self.write_ledger_entries(turn, reader)?;
+        let mut view = StepView::new(turn, &self.sessions, reader);
         self.clock = self.assessor.clock(&mut view)?;
         Ok(())
     }
@@ -208,7 +208,7 @@ impl LedgerState {
         batch: &AdmittedBatch,
         statement: &Admitted,
         (leaf, leaf_hash): (u64, Hash),
-        past: &mut impl StateReader,
+        reader: &mut impl StateReader,
     ) -> Result<(), StepError> {
         let trust = self.trust.read();
         if trust.rules_version() < RULES_ASSESSED {
@@ -234,7 +234,7 @@ impl LedgerState {
             parsed: said,
             key: statement.authorship.key(),
         };
-        let mut view = StepView::new(turn, &self.sessions, past);
+        let mut view = StepView::new(turn, &self.sessions, reader);
         let assessed = self.assessor.record(&mut view, &trust, &recorded)?;
         turn.assessments.recorded(&assessed);
         if assessed.intent.is_some() || !assessed.findings.is_empty() {
@@ -247,12 +247,12 @@ impl LedgerState {
     pub(super) fn write_ledger_entries(
         &mut self,
         turn: &mut Turn,
-        past: &mut impl StateReader,
+        reader: &mut impl StateReader,
     ) -> Result<(), StepError> {
         while self.assessor.has_pending() {
             let leaf = turn.next_leaf();
             let trust = self.trust.read();
-            let mut view = StepView::new(turn, &self.sessions, past);
+            let mut view = StepView::new(turn, &self.sessions, reader);
             let entry = self
                 .assessor
                 .ledger_entry(&mut view, &trust, leaf, self.effective_time)?;
@@ -260,7 +260,7 @@ impl LedgerState {
             turn.push(&entry, leaf_hash(&entry));
             turn.assessments.written(&entry);
         }
-        let mut view = StepView::new(turn, &self.sessions, past);
+        let mut view = StepView::new(turn, &self.sessions, reader);
         self.due = self.assessor.timers_held(&mut view)?;
         Ok(())
     }
@@ -271,7 +271,7 @@ impl LedgerState {
         &mut self,
         turn: &mut Turn,
         now: Micros,
-        past: &mut impl StateReader,
+        reader: &mut impl StateReader,
     ) -> Result<(), StepError> {
         let at = self.effective_time.max(now);
         if !self.assessor.is_due(at) {
@@ -280,9 +280,9 @@ impl LedgerState {
         self.effective_time = at;
         let trust = Arc::clone(&self.trust);
         let leaf = turn.next_leaf();
-        let mut view = StepView::new(turn, &self.sessions, past);
+        let mut view = StepView::new(turn, &self.sessions, reader);
         self.assessor.tick(&mut view, &trust.read(), leaf, at)?;
-        self.write_ledger_entries(turn, past)
+        self.write_ledger_entries(turn, reader)
     }
 
     /// Writes a receipt of a task and returns its leaf; `None` if the ledger does not have the
@@ -292,17 +292,17 @@ impl LedgerState {
         turn: &mut Turn,
         task: TaskId,
         now: Micros,
-        past: &mut impl StateReader,
+        reader: &mut impl StateReader,
     ) -> Result<Option<u64>, StepError> {
-        let mut view = StepView::new(turn, &self.sessions, past);
+        let mut view = StepView::new(turn, &self.sessions, reader);
         if !self.assesses() || self.assessor.task(&mut view, task)?.is_none() {
             return Ok(None);
         }
-        self.advance_time(turn, now, past)?;
-        let mut view = StepView::new(turn, &self.sessions, past);
+        self.advance_time(turn, now, reader)?;
+        let mut view = StepView::new(turn, &self.sessions, reader);
         self.assessor.request_receipt(&mut view, task)?;
         let leaf = turn.next_leaf();
-        self.write_ledger_entries(turn, past)?;
+        self.write_ledger_entries(turn, reader)?;
         Ok(Some(leaf))
     }
 }
@@ -354,23 +354,23 @@ pub(super) fn unreadable(leaf: u64, error: &WireError) -> StepError {
 pub(super) struct StepView<'t, P> {
     packer: &'t Packer,
     next_leaf: u64,
-    touched: &'t SessionDeltas,
+    deltas: &'t SessionDeltas,
     sessions: &'t HashMap<SessionId, (Session, Run)>,
-    past: &'t mut P,
+    reader: &'t mut P,
 }
 
 impl<'t, P> StepView<'t, P> {
     pub(super) fn new(
         turn: &'t Turn,
         sessions: &'t HashMap<SessionId, (Session, Run)>,
-        past: &'t mut P,
+        reader: &'t mut P,
     ) -> Self {
         Self {
             packer: &turn.packer,
             next_leaf: turn.next_leaf(),
-            touched: &turn.touched,
+            deltas: &turn.deltas,
             sessions,
-            past,
+            reader,
         }
     }
 }
@@ -382,13 +382,13 @@ impl<P: StateReader> StepView<'_, P> {
         session: &SessionId,
         ask: impl Fn(&Session) -> T,
     ) -> Result<Option<T>, StepError> {
-        if let Some(touched) = self.touched.get(session) {
-            return Ok(touched.session.as_ref().map(ask));
+        if let Some(delta) = self.deltas.get(session) {
+            return Ok(delta.session.as_ref().map(ask));
         }
         if let Some((session, _)) = self.sessions.get(session) {
             return Ok(Some(ask(session)));
         }
-        let stored = self.past.session(session)?;
+        let stored = self.reader.session(session)?;
         Ok(stored.map(|(session, _)| ask(&session)))
     }
 
@@ -403,7 +403,7 @@ impl<P: StateReader> View for StepView<'_, P> {
     type Error = StepError;
 
     fn cell(&mut self, key: &CellKey) -> Result<Option<Bytes>, StepError> {
-        Ok(self.past.cell(key)?)
+        Ok(self.reader.cell(key)?)
     }
 
     fn leaf_of(
@@ -411,9 +411,9 @@ impl<P: StateReader> View for StepView<'_, P> {
         session: &SessionId,
         sequence: Sequence,
     ) -> Result<Option<u64>, StepError> {
-        let touched = self.touched.get(session);
-        let known = match touched {
-            Some(touched) => touched
+        let delta = self.deltas.get(session);
+        let known = match delta {
+            Some(delta) => delta
                 .runs
                 .iter()
                 .rev()
@@ -426,7 +426,7 @@ impl<P: StateReader> View for StepView<'_, P> {
         if known.is_some() {
             return Ok(known);
         }
-        let run = self.past.run_before(session, sequence)?;
+        let run = self.reader.run_before(session, sequence)?;
         Ok(run.and_then(|run| run.leaf_of(sequence)))
     }
 
@@ -440,7 +440,7 @@ impl<P: StateReader> View for StepView<'_, P> {
         }
         let entry = match self.packer.entry(leaf) {
             Some(entry) => entry,
-            None => self.past.entry(leaf)?,
+            None => self.reader.entry(leaf)?,
         };
         let recorded = ImplicitIntent::read(leaf, &entry, |session| self.bound_to(&session))?;
         let Some(recorded) = recorded else {
@@ -452,7 +452,7 @@ impl<P: StateReader> View for StepView<'_, P> {
     }
 
     fn timer(&mut self, timer: &Timer) -> Result<Option<Owner>, StepError> {
-        Ok(self.past.due(timer)?)
+        Ok(self.reader.due(timer)?)
     }
 
     fn timers_after(
@@ -460,7 +460,7 @@ impl<P: StateReader> View for StepView<'_, P> {
         after: Option<&Timer>,
         limit: usize,
     ) -> Result<Vec<(Timer, Owner)>, StepError> {
-        Ok(self.past.timers_after(after, limit)?)
+        Ok(self.reader.timers_after(after, limit)?)
     }
 
     fn damaged(&self, key: &CellKey) -> StepError {

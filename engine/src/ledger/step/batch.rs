@@ -48,7 +48,7 @@ impl LedgerState {
         &mut self,
         turn: &mut Turn,
         group: &StatementBatch<'_>,
-        past: &mut impl StateReader,
+        reader: &mut impl StateReader,
     ) -> Result<Vec<Placement>, StepError> {
         let StatementBatch { batch, .. } = *group;
         let Some(first) = group.members.first() else {
@@ -60,8 +60,8 @@ impl LedgerState {
             let refusal = brings_erased(batch, member)?;
             Some((member, refusal))
         });
-        let beyond_timers = self.batch_beyond_timers(turn, group, past)?;
-        match self.judge(turn, batch, first, past)? {
+        let beyond_timers = self.batch_beyond_timers(turn, group, reader)?;
+        match self.judge(turn, batch, first, reader)? {
             Judgement::Next if self.is_late(batch) => Ok(group.late()),
             Judgement::Next if let Some((member, refusal)) = erased => {
                 Ok(group.refused(member, refusal))
@@ -73,10 +73,10 @@ impl LedgerState {
                 Ok(group.refused(member, refusal.clone()))
             }
             Judgement::Next => {
-                self.advance_time(turn, batch.received_at(), past)?;
+                self.advance_time(turn, batch.received_at(), reader)?;
                 let manifest_leaf = turn.next_leaf();
                 let producer = batch.header(first).producer;
-                let session = turn.touched.of(first.session());
+                let session = turn.deltas.of(first.session());
                 session.record_batch(
                     producer,
                     batch.binding(first),
@@ -85,31 +85,31 @@ impl LedgerState {
                 );
                 turn.push(batch.entry(group.manifest), group.manifest.leaf_hash);
                 for member in group.members {
-                    if past.is_interrupted() {
+                    if reader.is_interrupted() {
                         return Err(StepError::Interrupted);
                     }
                     let leaf = turn.next_leaf();
                     turn.push(batch.entry(member), member.leaf_hash);
                     turn.refer(batch, member, leaf, self.effective_time);
                     let placed = (leaf, member.leaf_hash);
-                    self.assess(turn, batch, member, placed, past)?;
+                    self.assess(turn, batch, member, placed, reader)?;
                 }
                 let leaves = manifest_leaf..turn.next_leaf();
                 // These come behind the batch, which must lie in one piece.
-                self.write_ledger_entries(turn, past)?;
+                self.write_ledger_entries(turn, reader)?;
                 Ok(leaves.map(|leaf| Placement::Recorded { leaf }).collect())
             }
             Judgement::Refused(refusal) => Ok(group.refused(first, refusal)),
             Judgement::Behind { at, expected } => {
                 let header = batch.header(first);
-                let recorded = recorded_at(turn, &header, at, past)?;
+                let recorded = recorded_at(turn, &header, at, reader)?;
                 let duplicates = match recorded {
-                    Some(recorded) => recorded_batch(turn, group, recorded, past)?,
+                    Some(recorded) => recorded_batch(turn, group, recorded, reader)?,
                     None => None,
                 };
                 match duplicates {
                     Some(duplicates) => Ok(duplicates),
-                    None => self.equivocating_batch(turn, group, expected, past),
+                    None => self.equivocating_batch(turn, group, expected, reader),
                 }
             }
         }
@@ -133,18 +133,18 @@ fn recorded_batch(
     turn: &mut Turn,
     group: &StatementBatch<'_>,
     (first, _): (RecordedLeaf, Bytes),
-    past: &mut impl StateReader,
+    reader: &mut impl StateReader,
 ) -> Result<Option<Vec<Placement>>, StepError> {
     let Some(manifest_leaf) = first.leaf.checked_sub(1) else {
         return Ok(None);
     };
-    let (manifest, payload) = entry_at(turn, manifest_leaf, past)?;
+    let (manifest, payload) = entry_at(turn, manifest_leaf, reader)?;
     if payload != group.batch.payload(group.manifest) {
         return Ok(None);
     }
     let mut all = vec![Placement::Duplicate(manifest)];
     for (leaf, member) in (first.leaf..).zip(group.members) {
-        let placed = entry_at(turn, leaf, past)?.0;
+        let placed = entry_at(turn, leaf, reader)?.0;
         turn.refer_again(group.batch, member, &placed);
         all.push(Placement::Duplicate(placed));
     }

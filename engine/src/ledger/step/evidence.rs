@@ -25,7 +25,7 @@ impl LedgerState {
         statement: &Admitted,
         first: u64,
         expected: Sequence,
-        past: &mut impl StateReader,
+        reader: &mut impl StateReader,
     ) -> Result<Placement, StepError> {
         let reused = Placement::Refused(session::Refusal::SequenceReused { expected }.into());
         let is_evidence = matches!(statement.authorship, Authorship::Signed(_))
@@ -33,17 +33,17 @@ impl LedgerState {
             && brings_erased(batch, statement).is_none()
             && self.may_be_evidence(batch, statement)
             && unread(batch, statement).is_none()
-            && !self.is_equivocated(turn, batch, statement, past)?;
+            && !self.is_equivocated(turn, batch, statement, reader)?;
         if !is_evidence {
             return Ok(reused);
         }
         if self.is_late(batch) {
             return Ok(Placement::Late);
         }
-        self.advance_time(turn, batch.received_at(), past)?;
+        self.advance_time(turn, batch.received_at(), reader)?;
         let leaf = turn.next_leaf();
-        self.keep(turn, batch, statement, Some(first), past)?;
-        self.write_ledger_entries(turn, past)?;
+        self.keep(turn, batch, statement, Some(first), reader)?;
+        self.write_ledger_entries(turn, reader)?;
         Ok(Placement::Equivocation { leaf, expected })
     }
 
@@ -53,7 +53,7 @@ impl LedgerState {
         turn: &mut Turn,
         group: &StatementBatch<'_>,
         expected: Sequence,
-        past: &mut impl StateReader,
+        reader: &mut impl StateReader,
     ) -> Result<Vec<Placement>, StepError> {
         let StatementBatch { batch, members, .. } = *group;
         let reused = |member: &Admitted| {
@@ -71,7 +71,7 @@ impl LedgerState {
         }
         let mut contradicted = Vec::with_capacity(members.len());
         for member in members {
-            let leaf = self.contradicted(turn, batch, member, expected, past)?;
+            let leaf = self.contradicted(turn, batch, member, expected, reader)?;
             contradicted.push(leaf);
         }
         let mut pairs = contradicted.iter().zip(members);
@@ -83,7 +83,7 @@ impl LedgerState {
             return Ok(group.late());
         }
 
-        self.advance_time(turn, batch.received_at(), past)?;
+        self.advance_time(turn, batch.received_at(), reader)?;
         turn.push(batch.entry(group.manifest), group.manifest.leaf_hash);
         let whole = RejectReason::Batch {
             culprit: culprit.envelope,
@@ -91,14 +91,14 @@ impl LedgerState {
         let mut placements = vec![Placement::Refused(whole.clone())];
         for (member, first) in members.iter().zip(contradicted) {
             let leaf = turn.next_leaf();
-            self.keep(turn, batch, member, first, past)?;
+            self.keep(turn, batch, member, first, reader)?;
             placements.push(match first {
                 Some(_) => Placement::Equivocation { leaf, expected },
                 None => Placement::Refused(whole.clone()),
             });
         }
         // These come behind the batch, which must lie in one piece.
-        self.write_ledger_entries(turn, past)?;
+        self.write_ledger_entries(turn, reader)?;
         Ok(placements)
     }
 
@@ -110,21 +110,21 @@ impl LedgerState {
         batch: &AdmittedBatch,
         member: &Admitted,
         expected: Sequence,
-        past: &mut impl StateReader,
+        reader: &mut impl StateReader,
     ) -> Result<Option<u64>, StepError> {
         let header = batch.header(member);
         if header.sequence >= expected && expected.get() != u64::MAX {
             // Nothing was recorded at this sequence.
             return Ok(None);
         }
-        let touched = turn.touched.get(&header.session);
-        let at = touched.and_then(|touched| {
-            let runs = touched.runs.iter();
+        let delta = turn.deltas.get(&header.session);
+        let at = delta.and_then(|delta| {
+            let runs = delta.runs.iter();
             runs.rev().find_map(|run| run.leaf_of(header.sequence))
         });
-        match recorded_at(turn, &header, at, past)? {
+        match recorded_at(turn, &header, at, reader)? {
             Some((first, payload)) if payload != batch.payload(member) => {
-                let known = self.is_equivocated(turn, batch, member, past)?;
+                let known = self.is_equivocated(turn, batch, member, reader)?;
                 Ok((!known).then_some(first.leaf))
             }
             _ => Ok(None),
@@ -149,10 +149,10 @@ impl LedgerState {
         turn: &Turn,
         batch: &AdmittedBatch,
         statement: &Admitted,
-        past: &mut impl StateReader,
+        reader: &mut impl StateReader,
     ) -> Result<bool, StepError> {
         let header = batch.header(statement);
-        let mut view = StepView::new(turn, &self.sessions, past);
+        let mut view = StepView::new(turn, &self.sessions, reader);
         let (session, sequence) = (header.session, header.sequence);
         let known = self.assessor.equivocated(&mut view, session, sequence)?;
         Ok(known.is_some())
@@ -166,7 +166,7 @@ impl LedgerState {
         batch: &AdmittedBatch,
         statement: &Admitted,
         first: Option<u64>,
-        past: &mut impl StateReader,
+        reader: &mut impl StateReader,
     ) -> Result<(), StepError> {
         let leaf = turn.next_leaf();
         turn.push(batch.entry(statement), statement.leaf_hash);
@@ -184,7 +184,7 @@ impl LedgerState {
             key: statement.authorship.key(),
         };
         let trust = self.trust.read();
-        let mut view = StepView::new(turn, &self.sessions, past);
+        let mut view = StepView::new(turn, &self.sessions, reader);
         match first {
             Some(first) => self
                 .assessor

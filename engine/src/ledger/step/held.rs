@@ -27,19 +27,19 @@ const SESSION_BYTES: usize = 2 * size_of::<(SessionId, (Session, Run))>();
 
 impl LedgerState {
     /// Forgets what is in memory beyond the bounds, before a turn begins.
-    pub(super) fn keep_bounds(&mut self, past: &mut impl StateReader) -> Result<(), StepError> {
+    pub(super) fn keep_bounds(&mut self, reader: &mut impl StateReader) -> Result<(), StepError> {
         if self.assessor.cells_held() > CELLS_HELD_MAX {
-            past.settle()?;
+            reader.settle()?;
             self.assessor.forget_cells();
             self.assessor.begins_at(self.edge.size().get());
         }
         if self.assessor.timers_at_hand() > TIMERS_AT_HAND_MAX {
-            past.settle()?;
+            reader.settle()?;
             self.assessor.forget_timers();
         }
         if self.session_bytes() > SESSIONS_HELD_MAX {
             // A session that is not cached must be in the store, also if the last turn made it.
-            past.settle()?;
+            reader.settle()?;
             self.forget_sessions();
         }
         Ok(())

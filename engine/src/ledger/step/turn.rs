@@ -8,7 +8,7 @@ use deed_evidence::{
 };
 use deed_tlog::{FullTile, Hash, LeafIndex};
 
-use super::{placement::RecordedLeaf, touched::SessionDeltas};
+use super::{placement::RecordedLeaf, session_delta::SessionDeltas};
 use crate::{
     admission::{Admitted, AdmittedBatch},
     metrics::Assessments,
@@ -24,7 +24,7 @@ pub struct Turn {
     pub(super) packer: Packer,
     pub(super) leaf_hashes: Vec<Hash>,
     pub(super) first_leaf: u64,
-    pub(super) touched: SessionDeltas,
+    pub(super) deltas: SessionDeltas,
     /// Leaves of trust statements, each with the effective time at it.
     pub(super) trust_leaves: Vec<(u64, Micros)>,
     pub(super) references: Vec<(CommitmentDigest, Reference)>,

@@ -56,8 +56,8 @@ impl SessionDeltas {
 
     /// Returns a session. If the turn has not used it yet, nothing is recorded in it.
     pub(super) fn of(&mut self, id: SessionId) -> &mut SessionDelta {
-        let Ok(touched) = self.get_or_insert(id, || Ok::<_, Infallible>(SessionDelta::default()));
-        touched
+        let Ok(delta) = self.get_or_insert(id, || Ok::<_, Infallible>(SessionDelta::default()));
+        delta
     }
 
     pub(super) fn into_all(self) -> Vec<(SessionId, SessionDelta)> {
@@ -87,7 +87,7 @@ pub(super) struct SessionDelta {
     undigested: Option<u64>,
     pub(super) changed: bool,
     /// The authorization of the last statement's speaker.
-    pub(super) standing: Option<CachedAuthorization>,
+    pub(super) authorization: Option<CachedAuthorization>,
 }
 
 impl SessionDelta {
@@ -98,7 +98,7 @@ impl SessionDelta {
             unchanged_runs: 1,
             undigested: None,
             changed: false,
-            standing: None,
+            authorization: None,
         }
     }
 
