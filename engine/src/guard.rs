@@ -66,7 +66,7 @@ pub struct GuardedHead {
     /// The key of `checkpoint`.
     #[prost(string, tag = "3")]
     pub vkey: String,
-    /// The signed head, in a record of before heads were signed behind the guard; now empty.
+    /// The signed head, in a record of before version 6 of the layout; now empty.
     #[prost(bytes = "bytes", tag = "4")]
     pub checkpoint: Bytes,
     /// The shard's newest turn when it was written, which the store had; 0 in a record of before

@@ -22,6 +22,7 @@ mod v4;
 #[cfg(test)]
 mod v4_tests;
 mod v5;
+mod v6;
 
 use rocksdb::{DB, WriteBatch, WriteOptions};
 use thiserror::Error;
@@ -68,6 +69,11 @@ const STEPS: &[Step] = &[
         to: 5,
         what: "numbered turns",
         run: v5::run,
+    },
+    Step {
+        to: 6,
+        what: "heads that are signed behind their turn",
+        run: v6::run,
     },
 ];
 

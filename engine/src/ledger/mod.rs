@@ -46,8 +46,8 @@ use crate::{
     content::LedgerRef,
     identity::log_signers::LogSigners,
     store::{
-        LedgerNumber, Store, heads::StoredTree, partition::Partition, records::LedgerRecord,
-        recover::Loaded,
+        Batch, LedgerNumber, Store, StoreError, heads::StoredTree, partition::Partition,
+        records::LedgerRecord, recover::Loaded,
     },
 };
 
@@ -159,10 +159,14 @@ impl From<&Tree> for StoredTree {
     }
 }
 
+fn second(effective_time: Micros) -> i64 {
+    effective_time.get().div_euclid(1_000_000)
+}
+
 impl Tree {
     /// Returns the second of effective time in which the last leaf was recorded.
     pub(crate) fn second(&self) -> i64 {
-        self.effective_time.get().div_euclid(1_000_000)
+        second(self.effective_time)
     }
 
     /// Returns true if the ledger's time is ahead of a clock that an operator has confirmed. It
@@ -201,19 +205,22 @@ impl Ledger {
     /// Signs a tree and publishes it. It must be on disk and guarded. A smaller tree than the published one
     /// is passed over.
     pub(crate) fn publish(&self, tree: Arc<Tree>) -> Publication {
-        let before = self.readable();
-        if tree.size() < before.size() {
-            return Publication {
-                now: Arc::clone(&before),
-                before,
-                keys_rotated: 0,
-            };
-        }
-        let now = Arc::new(PublishedTree {
+        let signed = Arc::new(PublishedTree {
             checkpoint: self.sign(tree.head),
             tree,
         });
-        self.readable.send_replace(Arc::clone(&now));
+        let mut before = Arc::clone(&signed);
+        let mut now = Arc::clone(&signed);
+        self.readable.send_if_modified(|current| {
+            before = Arc::clone(current);
+            let is_newer = signed.size() >= current.size();
+            if is_newer {
+                *current = signed;
+            } else {
+                now = Arc::clone(current);
+            }
+            is_newer
+        });
         let old = self.key_generation(before.size());
         let new = self.key_generation(now.size());
         if new > old {
@@ -225,6 +232,31 @@ impl Ledger {
             now,
             keys_rotated: new - old,
         }
+    }
+
+    /// Signs and publishes the tree that the store has. The signed head is added to the store if a crash
+    /// came before a turn took it there.
+    pub(crate) fn publish_stored(&self, tree: Arc<Tree>) {
+        let published = self.publish(tree).now;
+        if let Err(error) = self.store_head(&published) {
+            // It is signed again at the next start, and stored with the ledger's next turn.
+            tracing::warn!(ledger = self.name(), %error, "a signed head could not be written");
+        }
+    }
+
+    fn store_head(&self, published: &PublishedTree) -> Result<(), StoreError> {
+        let stored = self.store.latest_head(self.number)?;
+        if let Some(stored) = &stored
+            && stored.checkpoint == published.checkpoint
+        {
+            return Ok(());
+        }
+        let keep = stored.is_none_or(|stored| {
+            second(Micros::new(stored.effective_time_us)) != published.second()
+        });
+        let mut batch = Batch::default();
+        write::write_head(&self.store, &mut batch, self.number, published, keep);
+        self.store.commit_derived(batch)
     }
 
     /// Signs a tree head. The signature is deterministic: the same head gives the same bytes.

@@ -330,7 +330,10 @@ impl LedgerRegistry {
     /// Returns up to `limit` ledgers after the name `after`, and loads none of them. A head that
     /// cannot be read is `None`: one damaged ledger must not hide the others.
     pub fn page(&self, after: &str, limit: usize) -> Result<Page, LedgerRegistryError> {
-        let mut records = self.store.ledgers_after(after, limit + 1)?;
+        // One that is being created may be in the store, and is not guarded yet.
+        let coming = self.coming.lock().clone();
+        let mut records = self.store.ledgers_after(after, limit + 2)?;
+        records.retain(|record| Some(&record.name) != coming.as_ref());
         let more = records.len() > limit;
         records.truncate(limit);
         let ledgers = records
@@ -384,7 +387,7 @@ impl LedgerRegistry {
         let tree = Arc::new(Tree::from(loaded));
         let ledger = self.unpublished(record, Arc::clone(&tree), Arc::new(RwLock::new(trust)))?;
         // What the store has is guarded since the start, so it may be signed and read.
-        ledger.publish(tree);
+        ledger.publish_stored(tree);
         Ok(ledger)
     }
 

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use deed_evidence::policy::{self, CEDAR_VERSION, DEFAULT_SCHEMA};
 use deed_proto::v1::{self, statement::Body};
 
 use super::Ledger;
 use crate::{
     offline::fsck,
-    testing::{Authority, Engine, Producer, briefs},
+    pressure::SourceKey,
+    testing::{AUTHORITY, Authority, Engine, Producer, block_on, briefs},
 };
 
 const NAMES: [&str; 3] = ["one", "two", "three"];
@@ -96,5 +98,33 @@ fn policies_of_ledgers_that_nobody_uses_are_let_go() {
     assert_eq!(in_memory(&engine), ["two", "three"]);
     engine.registry.let_go(3, 0);
     assert_eq!(in_memory(&engine), ["two"]);
+    engine.close();
+}
+
+/// It is in the store before the head guard has it, so nobody is told of it.
+#[test]
+fn a_ledger_that_is_being_created_is_not_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path());
+    let listed = |limit| {
+        let page = engine.registry.page("", limit).unwrap();
+        let names = page.ledgers.into_iter().map(|(record, _)| record.name);
+        (names.collect::<Vec<_>>(), page.more)
+    };
+    drop(engine.create("two").unwrap());
+    let keys = [Bytes::from_static(&AUTHORITY)];
+    let created = engine.registry.create("one", &keys, |new| {
+        let reservation = engine
+            .appends
+            .shards
+            .reserve(&new.ledger, SourceKey::Server, 0);
+        let pending = block_on(reservation).create(new);
+        pending.blocking_answer()?;
+        assert!(engine.store.ledger("one").unwrap().is_some());
+        assert_eq!(listed(1), (vec!["two".to_owned()], false));
+        Ok(())
+    });
+    drop(created.unwrap());
+    assert_eq!(listed(1), (vec!["one".to_owned()], true));
     engine.close();
 }

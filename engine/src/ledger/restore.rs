@@ -51,7 +51,7 @@ impl Ledger {
             self.restorations.fetch_add(1, SeqCst);
         }
         drop(current);
-        self.publish(Arc::new(loaded.into()));
+        self.publish_stored(Arc::new(loaded.into()));
         self.begin_epoch(epoch);
         Ok(())
     }

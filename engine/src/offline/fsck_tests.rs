@@ -236,6 +236,33 @@ fn a_changed_record_of_the_newest_tree_is_found() {
 }
 
 #[test]
+fn an_earlier_signed_head_is_good_and_told() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    let store = Store::open(dir.path(), &StoreOptions::default()).unwrap();
+    let (size, head) = store.heads(NUMBER).nth(1).unwrap().unwrap();
+    let size_now = store.stored_tree(NUMBER).unwrap().head.size.get();
+    let mut batch = Batch::default();
+    let key = keys::head_latest(NUMBER);
+    store.put(&mut batch, Family::Heads, &key, &head.encode_to_vec());
+    // Only one kept head is of a later size.
+    for kept in store.heads(NUMBER).skip(3) {
+        let (size, _) = kept.unwrap();
+        batch.delete(&store, Family::Heads, &keys::head_at(NUMBER, size));
+    }
+    let (last, _) = store.heads(NUMBER).nth(2).unwrap().unwrap();
+    store.commit(batch).unwrap();
+    drop(store);
+    let report = check(dir.path()).unwrap();
+    assert!(size < last && last < size_now);
+    assert_eq!(report.unsigned, size_now - last);
+    assert!(
+        report.to_string().contains("not under a signed head"),
+        "{report}"
+    );
+}
+
+#[test]
 fn a_missing_newest_head_is_found() {
     let error = damaged(|store, batch| {
         batch.delete(store, Family::Heads, &keys::head_latest(NUMBER));

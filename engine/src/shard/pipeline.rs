@@ -95,8 +95,7 @@ struct Inner {
 #[derive(Default)]
 struct State {
     /// Numbers of turns that were handed to the pipeline, that are in the store, and that are
-    /// published. Void
-    /// ones count in their order as well.
+    /// published. Void ones count in their order as well.
     begun: u64,
     committed: u64,
     released: u64,

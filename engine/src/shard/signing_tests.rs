@@ -2,32 +2,42 @@
 //! disk, and of what a restart makes of it.
 
 use std::{
+    io,
     path::Path,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc,
     },
-    thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use deed_evidence::trust::LogKeys;
 use deed_tlog::{TreeHead, TreeSize};
 use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
 
-use super::{Disk, effects_tests::copy};
+use super::{
+    Disk,
+    chain::Chain,
+    effects_tests::copy,
+    journal::{Appended, Journal, ProposedTurn},
+    pipeline::{CommitPipeline, CommittableTurn, PendingReply, Progress},
+    queue::Queue,
+    signed_heads::SignedHeads,
+};
 use crate::{
+    admission::AdmittedBatch,
+    guard::GuardedHead,
     ledger::Ledger,
+    metrics::Assessments,
     offline::fsck,
-    store::{LedgerNumber, Store},
+    store::{Batch, LedgerNumber, Store, StoreError, StoreOptions, turn::TurnRecord},
     testing::{Engine, Producer, briefs},
 };
 
 const LEDGER: &str = "signing";
 const NUMBER: LedgerNumber = LedgerNumber(0);
-
-/// Within this time a thread does what it should; nothing that is measured.
-const LONG: Duration = Duration::from_secs(60);
 
 fn keys(ledger: &Ledger) -> LogKeys {
     ledger.trust.read().log_keys().clone()
@@ -80,7 +90,7 @@ fn a_head_is_signed_when_it_is_guarded_and_stored_with_the_next_turn() {
     drop(ledger);
     engine.close();
     // An orderly end leaves nothing unsigned.
-    let store = Store::open(dir.path(), &crate::store::StoreOptions::default()).unwrap();
+    let store = Store::open(dir.path(), &StoreOptions::default()).unwrap();
     assert_eq!(signed(&store, &keys), Some(newest));
     drop(store);
     clean(dir.path());
@@ -100,7 +110,7 @@ fn what_was_published_and_not_stored_is_signed_again_with_the_same_bytes() {
         copy(&origin, &crashed);
         let published = ledger.readable();
         // The newest signed head in the store is a turn behind, and before the second turn there is none.
-        let store = Store::open(&crashed, &crate::store::StoreOptions::default()).unwrap();
+        let store = Store::open(&crashed, &StoreOptions::default()).unwrap();
         let (tree, behind) = (
             store.stored_tree(NUMBER).unwrap(),
             signed(&store, &keys(&ledger)),
@@ -111,12 +121,14 @@ fn what_was_published_and_not_stored_is_signed_again_with_the_same_bytes() {
             turn.checked_sub(1).map(|before| before + 1)
         );
         drop(store);
-        clean(&crashed);
+        assert_eq!(clean(&crashed).unsigned, 1);
         let again = Engine::open(&crashed);
         let listed = again.registry.page("", 10).unwrap().ledgers;
         assert_eq!(listed[0].1, Some(published.head), "read without loading");
         let loaded = again.registry.ledger(LEDGER).unwrap();
         assert_eq!(loaded.readable().checkpoint, published.checkpoint);
+        // It is in the store now, whatever comes: another crash does not add to what is not.
+        assert_eq!(signed(&again.store, &keys(&ledger)), Some(published.head));
         for size in 1..=published.size().get() {
             let size = TreeSize::new(size);
             assert_eq!(
@@ -129,7 +141,7 @@ fn what_was_published_and_not_stored_is_signed_again_with_the_same_bytes() {
         assert_eq!(briefs(&answer), [format!("accepted {}", turn + 1)]);
         drop(loaded);
         again.close();
-        clean(&crashed);
+        assert_eq!(clean(&crashed).unsigned, 0);
         std::fs::remove_dir_all(&crashed).unwrap();
         engine.append(LEDGER, vec![next]).unwrap();
     }
@@ -138,65 +150,97 @@ fn what_was_published_and_not_stored_is_signed_again_with_the_same_bytes() {
     clean(&origin);
 }
 
+/// A journal that has whatever it is given.
+struct Agreeable;
+
+impl Journal for Agreeable {
+    fn newest(&self) -> Result<TurnRecord, StoreError> {
+        Ok(TurnRecord::none())
+    }
+
+    fn append(&self, _: ProposedTurn) -> Appended {
+        Appended::Next
+    }
+
+    fn confirm(&self, _: &GuardedHead) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Turns that wait for the guard together get one signature, and each answer the head that covers all.
 #[test]
 fn one_signature_serves_the_turns_that_are_guarded_together() {
     let dir = tempfile::tempdir().unwrap();
-    let commits = Arc::new(AtomicUsize::new(0));
-    let (count, waits_for) = (Arc::clone(&commits), Arc::new(AtomicUsize::new(0)));
-    let wanted = Arc::clone(&waits_for);
-    let engine = Engine::open_on(dir.path(), move |mut disk| {
-        let committed = Arc::clone(&count);
-        Disk {
-            commit: Box::new(move |batch| {
-                (disk.commit)(batch)?;
-                count.fetch_add(1, SeqCst);
-                Ok(())
-            }),
-            guard: Box::new(move |head| {
-                let since = Instant::now();
-                while committed.load(SeqCst) < wanted.load(SeqCst) && since.elapsed() < LONG {
-                    thread::sleep(Duration::from_millis(1));
-                }
-                (disk.guard)(head)
-            }),
-        }
-    });
-    let ledger = engine.create(LEDGER).unwrap();
-    // The first turn is guarded when the second and the third are in the store.
-    waits_for.store(commits.load(SeqCst) + 3, SeqCst);
-    let heads: Vec<TreeHead> = thread::scope(|scope| {
-        let mut appends = Vec::new();
-        for session in 1..=3_u8 {
-            let before = commits.load(SeqCst);
-            let intent = Producer::new(ledger.id, session).intent("r");
-            let engine = &engine;
-            appends.push(scope.spawn(move || engine.append(LEDGER, vec![intent]).unwrap()));
-            let since = Instant::now();
-            while commits.load(SeqCst) == before && since.elapsed() < LONG {
-                thread::sleep(Duration::from_millis(1));
-            }
-        }
-        let answers = appends.into_iter().map(|append| append.join().unwrap());
-        let keys = keys(&ledger);
-        answers
-            .map(|answer| keys.open(&answer.checkpoint).unwrap())
-            .collect()
-    });
-    let sizes: Vec<u64> = heads.iter().map(|head| head.size.get()).collect();
-    assert_eq!(
-        sizes[1..],
-        [4, 4],
-        "the second and the third turn: {sizes:?}"
-    );
-    // Those in between are signed when somebody asks.
-    let readable = ledger.readable();
-    for size in 1..=4 {
-        ledger
-            .checkpoint_at(&readable, TreeSize::new(size))
-            .unwrap();
-    }
-    drop((readable, ledger));
+    let [ahead, behind] = ["ahead", "behind"].map(|name| dir.path().join(name));
+    std::fs::create_dir(&ahead).unwrap();
+    let engine = Engine::open(&ahead);
+    drop(engine.create(LEDGER).unwrap());
     engine.close();
-    clean(dir.path());
+    copy(&ahead, &behind);
+
+    let engine = Engine::open(&ahead);
+    let mut producer = Producer::new(engine.registry.ledger(LEDGER).unwrap().id, 1);
+    let trees = [2, 3].map(|size| {
+        engine.append(LEDGER, vec![producer.intent("r")]).unwrap();
+        let ledger = engine.registry.ledger(LEDGER).unwrap();
+        let tree = Arc::clone(ledger.readable().tree());
+        assert_eq!(tree.size().get(), size);
+        tree
+    });
+    engine.close();
+
+    // The same ledger, where neither turn was made: both wait for the guard.
+    let engine = Engine::open(&behind);
+    let ledger = engine.registry.ledger(LEDGER).unwrap();
+    let progress = Progress::new(Arc::new(watch::Sender::new(None)), Arc::default());
+    let pipeline = CommitPipeline::new(
+        Box::new(Agreeable),
+        Chain::new(Arc::clone(&engine.store), 0),
+        SignedHeads::new(Arc::clone(&engine.store)),
+        Arc::new(Queue::new()),
+        progress.clone(),
+        Arc::default(),
+    );
+    let (to_guard, guards) = mpsc::sync_channel(2);
+    let answers = trees.map(|tree| {
+        progress.begin();
+        let (reply, answer) = oneshot::channel();
+        let pending = PendingReply {
+            reply: Some(reply),
+            ledger: Arc::clone(&ledger),
+            placements: Vec::new(),
+            batch: AdmittedBatch::default(),
+            assessed: Vec::new(),
+            permit: None,
+        };
+        let turn = CommittableTurn {
+            epoch: 0,
+            batch: Batch::default(),
+            guarded: Some(GuardedHead::of(ledger.number, LEDGER, tree.head)),
+            changed: vec![(Arc::clone(&ledger), tree)],
+            unchanged: Vec::new(),
+            answers: vec![pending],
+            leaves: 1,
+            entry_bytes: 1,
+            assessments: Assessments::default(),
+            since: Instant::now(),
+            is_void: false,
+        };
+        assert!(to_guard.send(turn).is_ok());
+        answer
+    });
+    drop(to_guard);
+    pipeline.guard_all(&guards);
+    for answer in answers {
+        let readable = answer.blocking_recv().unwrap().unwrap().readable;
+        assert_eq!(readable.size().get(), 3);
+        assert_eq!(
+            keys(&ledger).open(&readable.checkpoint).unwrap(),
+            readable.head
+        );
+    }
+    let stored = signed(&engine.store, &keys(&ledger));
+    assert_eq!(stored, Some(ledger.readable().head));
+    drop(ledger);
+    engine.close();
 }

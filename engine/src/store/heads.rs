@@ -1,9 +1,9 @@
 //! The newest tree of each ledger, and the signed heads.
 //!
 //! A turn writes the trees that it made. They are signed when the turn is in the store and guarded, and
-//! the signed heads are written with a later turn: so the newest signed head in the store may be of an
-//! earlier tree than the newest, after a crash for one. Nothing is lost by that, because the same head
-//! signed again has the same bytes.
+//! the signed heads are written with a later turn, so the newest signed head in the store may be of an
+//! earlier tree than the newest. After a crash it is signed again, with the same bytes, when its ledger is
+//! loaded. About one head a second is kept under its size, too.
 
 use deed_evidence::Micros;
 use deed_tlog::{Checkpoint, Hash, SignedNote, TreeHead, TreeSize};
@@ -106,17 +106,22 @@ impl Store {
         self.record(Family::Heads, ledger, &keys::head_at(ledger, size))
     }
 
-    /// Returns all signed heads that the store has, with the sizes under which they are stored: the kept
-    /// ones in the order of their sizes, and then the newest, which may be one of them.
+    /// Returns all signed heads that the store has, the newest among the kept ones, in the order of their
+    /// sizes.
     pub(crate) fn signed_heads(
         &self,
         ledger: LedgerNumber,
     ) -> Result<impl Iterator<Item = Result<(u64, HeadRecord), StoreError>>, StoreError> {
-        let newest = match self.latest_head(ledger)? {
+        let mut newest = match self.latest_head(ledger)? {
             Some(record) => Some((self.unverified(ledger, &record)?.size.get(), record)),
             None => None,
         };
-        Ok(self.heads(ledger).chain(newest.map(Ok)))
+        let mut kept = self.heads(ledger).peekable();
+        Ok(std::iter::from_fn(move || match (&newest, kept.peek()) {
+            (Some((newest_size, _)), Some(Ok((size, _)))) if size <= newest_size => kept.next(),
+            (Some(_), _) => newest.take().map(Ok),
+            (None, _) => kept.next(),
+        }))
     }
 
     /// Returns all kept tree heads, in order of their size; the newest head is among them only if

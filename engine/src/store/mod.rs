@@ -42,7 +42,7 @@ pub use disk::DiskOptions;
 use frozen::Frozen;
 pub use keys::LedgerNumber;
 
-/// The families of schema version 5, as `deed-migrations` counts it; they are those of version 2.
+/// The families of schema version 6, as `deed-migrations` counts it; they are those of version 2.
 const FAMILIES: [Family; 7] = [
     Family::Meta,
     Family::Entries,

@@ -1,11 +1,13 @@
-//! Tests that a data directory of version 3 of the layout opens, goes on, and is clean before and
+//! Tests that a data directory of versions 3 and 5 of the layout opens, goes on, and is clean before and
 //! after.
 
 use std::path::Path;
 
 use prost::Message as _;
 
-use super::{Batch, Family, LedgerNumber, Store, StoreOptions, keys, records::LedgerRecord};
+use super::{
+    Batch, Family, LedgerNumber, Store, StoreOptions, keys, records::LedgerRecord, turn::TurnRecord,
+};
 use crate::{
     guard::{GuardSlot, GuardedHead},
     offline::fsck,
@@ -21,27 +23,34 @@ fn append(engine: &Engine, name: &str, session: u8) {
     assert!(briefs(&answer)[0].starts_with("accepted"));
 }
 
-/// Removes from a data directory everything that versions 4 and 5 have added to the store and the
-/// head guard.
-fn as_version_3(data_dir: &Path) {
+/// Removes from a data directory everything that versions 4 to 6 have added to the store and the head
+/// guard, or only what version 6 has.
+fn as_version(version: u32, data_dir: &Path) {
     let store = Store::open(data_dir, &StoreOptions::default()).unwrap();
     let mut batch = Batch::default();
     for record in store.ledgers_after("", 10).unwrap() {
         assert_eq!(record.partition, Some(0));
-        let record = LedgerRecord {
-            partition: None,
-            ..record
-        };
-        let key = keys::ledger(&record.name);
-        store.put(&mut batch, Family::Meta, &key, &record.encode_to_vec());
-        let key = keys::tree_latest(LedgerNumber(record.number));
-        batch.delete(&store, Family::Heads, &key);
+        let tree = keys::tree_latest(LedgerNumber(record.number));
+        batch.delete(&store, Family::Heads, &tree);
+        if version < 4 {
+            let record = LedgerRecord {
+                partition: None,
+                ..record
+            };
+            let key = keys::ledger(&record.name);
+            store.put(&mut batch, Family::Meta, &key, &record.encode_to_vec());
+        }
     }
-    batch.delete(&store, Family::Meta, keys::PARTITIONS);
-    batch.delete(&store, Family::Meta, &keys::turn(0));
-    let version = 3_u32.to_be_bytes();
+    let mut turn = store.newest_turn(0).unwrap();
+    if version < 5 {
+        turn = TurnRecord::default();
+        batch.delete(&store, Family::Meta, &keys::turn(0));
+    }
+    if version < 4 {
+        batch.delete(&store, Family::Meta, keys::PARTITIONS);
+    }
     let key = deed_migrations::VERSION_KEY;
-    store.put(&mut batch, Family::Meta, key, &version);
+    store.put(&mut batch, Family::Meta, key, &version.to_be_bytes());
     store.commit(batch).unwrap();
     let (_, newest) = store.newest().unwrap().remove(0);
     let head = store.latest_head(LedgerNumber(newest.number));
@@ -50,12 +59,38 @@ fn as_version_3(data_dir: &Path) {
         name: newest.name,
         vkey: newest.vkey,
         checkpoint: head.unwrap().unwrap().checkpoint,
+        turn: turn.number,
+        digest: turn.digest,
         ..GuardedHead::default()
     };
     let mut slot = GuardSlot::open(data_dir, 0).unwrap();
     for _half in 0..2 {
         slot.write(&guarded).unwrap();
     }
+}
+
+#[test]
+fn a_directory_of_version_5_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path());
+    for name in LEDGERS {
+        drop(engine.create(name).unwrap());
+        append(&engine, name, 1);
+    }
+    engine.close();
+    for session in 2..4_u8 {
+        as_version(5, dir.path());
+        let report = fsck::check(dir.path(), &mut |_| {}).unwrap();
+        assert_eq!((report.guarded, report.unsigned), (1, 0));
+        let engine = Engine::open(dir.path());
+        for name in LEDGERS {
+            append(&engine, name, session);
+        }
+        engine.close();
+        let guarded = GuardSlot::open(dir.path(), 0).unwrap().head().unwrap();
+        assert_eq!(guarded.size.get(), u64::from(session) + 1);
+    }
+    assert_eq!(fsck::check(dir.path(), &mut |_| {}).unwrap().leaves, 12);
 }
 
 #[test]
@@ -67,7 +102,7 @@ fn a_directory_of_version_3_goes_on() {
         append(&engine, name, 1);
     }
     engine.close();
-    as_version_3(dir.path());
+    as_version(3, dir.path());
     let clean = |leaves: u64| {
         let report = fsck::check(dir.path(), &mut |_| {}).unwrap();
         assert_eq!(

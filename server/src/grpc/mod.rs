@@ -34,6 +34,7 @@ use deed_engine::{
 
 use crate::{
     access::{Caller, role::Role},
+    blocking::blocking,
     context::{Context, stopping},
     status::ApiError,
 };
@@ -70,12 +71,9 @@ impl Context {
         let checkpoint = if readable.size() == tree.head.size {
             readable.checkpoint.clone()
         } else {
-            // A later turn was released with this one, or since.
+            // A later turn was released with this one, or since. The caller has had its turn to read.
             let (ledger, readable) = (Arc::clone(ledger), Arc::clone(&readable));
-            self.read_for(caller, move || {
-                Ok(ledger.checkpoint_at(&readable, tree.head.size)?)
-            })
-            .await?
+            blocking(move || Ok(ledger.checkpoint_at(&readable, tree.head.size)?)).await?
         };
         let cut = Cut {
             store,

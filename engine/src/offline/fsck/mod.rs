@@ -212,7 +212,7 @@ impl<'s> LedgerCheck<'s> {
         let store = Arc::clone(self.store);
         let mut signed = store.signed_heads(self.number)?.peekable();
         let mut leaf_hashes = Vec::new();
-        let (mut expected, mut heads) = (0, 0);
+        let (mut expected, mut heads, mut signed_size) = (0, 0, 0);
         for item in store.packs(self.number, 0) {
             let (first, pack) = item?;
             if first != expected {
@@ -236,6 +236,7 @@ impl<'s> LedgerCheck<'s> {
                     })?;
                     self.signed_head(size, &record)?;
                     heads += 1;
+                    signed_size = size;
                 }
             }
             expected = first + pack.len();
@@ -257,6 +258,7 @@ impl<'s> LedgerCheck<'s> {
             return Err(self.differs("heads are kept, and the newest signed head is missing"));
         }
         report.heads += heads;
+        report.unsigned += expected - signed_size;
         let ended = self.replay.as_mut().map_or(Ok(()), Replay::end);
         ended.map_err(|error| self.differs(error.to_string()))?;
         self.newest_tree(expected, &tree)?;

@@ -52,6 +52,8 @@ pub struct Report {
     pub heads: u64,
     /// Records of sessions and of the assessment, each compared with what the entries give.
     pub records: u64,
+    /// Leaves behind the newest signed heads: a crash came before the heads of their turns were stored.
+    pub unsigned: u64,
     /// Guarded heads that the store reproduces.
     pub guarded: u64,
     /// Slots of the guards of which one half is damaged, in words; the other half is good.
@@ -70,6 +72,13 @@ impl fmt::Display for Report {
             "clean: {} ledgers, {} leaves, {} tiles, {} heads, {} records, {} guarded heads",
             self.ledgers, self.leaves, self.tiles, self.heads, self.records, self.guarded
         )?;
+        if self.unsigned > 0 {
+            write!(
+                f,
+                "\n{} leaves are not under a signed head in the store yet, which the next start mends",
+                self.unsigned
+            )?;
+        }
         let mut unreadable = self.unreadable.iter();
         unreadable.try_for_each(|what| write!(f, "\n{what}"))
     }
