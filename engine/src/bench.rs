@@ -41,8 +41,8 @@ pub fn fuzz_admitted_batch(data: &[u8]) {
     let id = LedgerId::new(Hash::new(*id));
     if let Ok(batch) = AdmittedBatch::decode(bytes, id) {
         assert_eq!(batch.encode().as_deref(), Ok(bytes));
-        for statement in batch.statements() {
-            assert!(!batch.payload(statement).is_empty());
+        for payload in batch.payloads() {
+            assert!(!batch.payload(payload).is_empty());
         }
     }
 }

@@ -1,12 +1,15 @@
 //! The results of admission: payloads that only their session and the ledger's trust state can
 //! still refuse, and envelopes that admission itself refused.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::{Deref, Range},
+    slice,
+    sync::Arc,
+};
 
 use deed_evidence::{
     CommitmentDigest, KeyId, Micros, PayloadDigest, PrincipalHash, Sequence, SessionId, TaskId,
     assess::body::ParsedBody,
-    batch::Manifest,
     entry::Entry,
     session::{BatchStep, Binding},
     statement::{BodyKind, Breach, Header, SessionHeader},
@@ -36,32 +39,79 @@ impl Authorship {
     }
 }
 
-/// The kind of an admitted payload.
+/// A part of a request that is placed whole or not at all.
 #[derive(Debug)]
-pub enum Kind {
-    Statement,
-    /// A manifest. The statements that follow it are recorded with it, or none is.
-    Manifest(BatchStep),
-    Trust(Box<TrustStatement>),
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most pieces are statements, and none of those costs an allocation"
+)]
+pub enum Piece {
+    /// A statement that is not in a batch; with what it says if it is a trust statement.
+    Single(Admitted, Option<Box<TrustStatement>>),
+    Batch(StatementBatch),
 }
 
-/// A payload that only its session and the ledger's trust state can still refuse.
+/// A manifest and the statements that follow it.
 #[derive(Debug)]
-pub struct Admitted {
+pub struct StatementBatch {
+    pub(crate) manifest: AdmittedPayload,
+    pub(crate) step: BatchStep,
+    pub(crate) members: Vec<Admitted>,
+}
+
+impl Piece {
+    pub(super) fn manifest(&self) -> Option<&AdmittedPayload> {
+        match self {
+            Self::Single(..) => None,
+            Self::Batch(group) => Some(&group.manifest),
+        }
+    }
+
+    pub(crate) fn statements(&self) -> &[Admitted] {
+        match self {
+            Self::Single(statement, _) => slice::from_ref(statement),
+            Self::Batch(group) => &group.members,
+        }
+    }
+
+    fn statements_mut(&mut self) -> &mut [Admitted] {
+        match self {
+            Self::Single(statement, _) => slice::from_mut(statement),
+            Self::Batch(group) => &mut group.members,
+        }
+    }
+
+    /// Returns the manifest, if there is one, and then the statements.
+    pub(crate) fn payloads(&self) -> impl Iterator<Item = &AdmittedPayload> {
+        let statements = self.statements().iter().map(|statement| &statement.written);
+        self.manifest().into_iter().chain(statements)
+    }
+}
+
+/// The payload of a statement or manifest, and the entry that admission wrote for it.
+#[derive(Debug)]
+pub struct AdmittedPayload {
     /// Position of its envelope in the request.
     pub envelope: usize,
-    pub kind: Kind,
     /// The leaf hash of the entry that admission wrote. The step completes the entry of a trust
     /// statement, which then has another hash.
     pub leaf_hash: Hash,
-    /// Computed if the session's next state, the next statement or the assessment will need it.
-    pub payload_digest: Option<PayloadDigest>,
     pub(crate) authorship: Authorship,
     /// The leaf that lets the sender speak for the producer.
     pub(crate) principal_leaf: Option<u64>,
     /// The entry's range in the batch's buffer.
     entry: Range<usize>,
     payload: Range<usize>,
+}
+
+/// A statement that only its session and the ledger's trust state can still refuse.
+#[derive(Debug)]
+pub struct Admitted {
+    /// Its payload and entry, whose fields are read as those of the statement.
+    pub(super) written: AdmittedPayload,
+    /// Computed if the session's next state, the next statement or the assessment will need it.
+    pub payload_digest: Option<PayloadDigest>,
+    /// The range of the producer's name in the batch's buffer.
     producer: Range<usize>,
     session: SessionId,
     sequence: Sequence,
@@ -92,7 +142,7 @@ pub struct Erasable {
 pub struct AdmittedBatch {
     /// Entries, one after the other.
     pub(super) buffer: Vec<u8>,
-    pub(super) statements: Vec<Admitted>,
+    pub(super) pieces: Vec<Piece>,
     pub(super) received_at: Micros,
     pub(super) principal: Option<(Arc<str>, PrincipalHash)>,
     /// Held contents that these statements commit to.
@@ -133,6 +183,14 @@ impl Rejected {
     }
 }
 
+impl Deref for Admitted {
+    type Target = AdmittedPayload;
+
+    fn deref(&self) -> &AdmittedPayload {
+        &self.written
+    }
+}
+
 impl Admitted {
     pub fn session(&self) -> SessionId {
         self.session
@@ -144,16 +202,15 @@ impl Admitted {
 }
 
 impl AdmittedBatch {
-    /// Makes an empty batch, with room for `count` statements whose entries have `bytes`.
+    /// Makes an empty batch, with room for entries of `bytes` in all.
     pub(super) fn with_capacity(
-        count: usize,
         bytes: usize,
         received_at: Micros,
         principal: Option<Arc<str>>,
     ) -> Self {
         Self {
             buffer: Vec::with_capacity(bytes),
-            statements: Vec::with_capacity(count),
+            pieces: Vec::new(),
             received_at,
             principal: principal.map(|name| {
                 let hash = PrincipalHash::of(&name);
@@ -166,31 +223,26 @@ impl AdmittedBatch {
         }
     }
 
-    /// Adds a payload; `header` must be borrowed from this very payload.
-    pub(super) fn push(
+    /// Writes the entry of a statement, which the caller then adds in a piece; `header` must be
+    /// borrowed from this very payload.
+    pub(super) fn write_statement(
         &mut self,
-        entry: Entry<'_>,
+        entry: &Entry<'_>,
         envelope: usize,
-        kind: Kind,
         authorship: Authorship,
         header: &Header<'_>,
         said: Option<ParsedBody>,
-    ) {
+    ) -> Admitted {
         // An Outcome will name this digest.
         let assessed_intent = said.is_some() && header.body == BodyKind::Intent;
         let payload_digest = assessed_intent.then(|| PayloadDigest::of(entry.payload));
-        let (written, payload) = self.write(&entry);
-        let producer_at = payload.start + offset_of(entry.payload, header.producer.as_bytes());
-        self.statements.push(Admitted {
-            envelope,
-            leaf_hash: leaf_hash(&self.buffer[written.clone()]),
+        let written = self.write(entry, envelope, authorship);
+        let producer_at =
+            written.payload.start + offset_of(entry.payload, header.producer.as_bytes());
+        Admitted {
+            written,
             payload_digest,
-            kind,
-            authorship,
-            principal_leaf: entry.principal_leaf,
-            payload,
             producer: producer_at..producer_at + header.producer.len(),
-            entry: written,
             session: header.session,
             sequence: header.sequence,
             previous: header.previous,
@@ -200,14 +252,35 @@ impl AdmittedBatch {
             breach: header.breach,
             said,
             references: 0..0,
-        });
+        }
+    }
+
+    /// Writes the entry of a statement or manifest.
+    pub(super) fn write(
+        &mut self,
+        entry: &Entry<'_>,
+        envelope: usize,
+        authorship: Authorship,
+    ) -> AdmittedPayload {
+        let begin = self.buffer.len();
+        entry.encode_into(&mut self.buffer);
+        let written = &self.buffer[begin..];
+        let payload = begin + payload_offset(written, entry.payload);
+        AdmittedPayload {
+            envelope,
+            leaf_hash: leaf_hash(written),
+            authorship,
+            principal_leaf: entry.principal_leaf,
+            entry: begin..self.buffer.len(),
+            payload: payload..payload + entry.payload.len(),
+        }
     }
 
     /// Sets the held contents that the statements commit to: envelope and digest, sorted by
     /// envelope.
     pub(crate) fn set_references(&mut self, held: Vec<(usize, CommitmentDigest)>) {
         let mut begin = 0;
-        for statement in &mut self.statements {
+        for statement in self.pieces.iter_mut().flat_map(Piece::statements_mut) {
             let behind = &held[begin..];
             let skipped = behind.partition_point(|(envelope, _)| *envelope < statement.envelope);
             let own = behind[skipped..].partition_point(|(at, _)| *at == statement.envelope);
@@ -269,79 +342,40 @@ impl AdmittedBatch {
     /// that cannot be parsed.
     #[cfg(test)]
     pub(crate) fn spoil(&mut self, position: usize) {
-        let statement = &mut self.statements[position];
+        let mut all = self.pieces.iter_mut().flat_map(Piece::statements_mut);
+        let statement = all.nth(position).expect("the batch has that many");
         statement.said = None;
-        statement.payload.end -= 1;
-    }
-
-    /// Adds a batch manifest. It has no sequence in the session; its statements have.
-    pub(super) fn push_manifest(
-        &mut self,
-        entry: Entry<'_>,
-        envelope: usize,
-        step: BatchStep,
-        authorship: Authorship,
-        manifest: &Manifest,
-    ) {
-        let (written, payload) = self.write(&entry);
-        self.statements.push(Admitted {
-            envelope,
-            leaf_hash: leaf_hash(&self.buffer[written.clone()]),
-            payload_digest: None,
-            kind: Kind::Manifest(step),
-            authorship,
-            principal_leaf: entry.principal_leaf,
-            producer: payload.start..payload.start,
-            payload,
-            entry: written,
-            session: manifest.session,
-            sequence: manifest.first_sequence,
-            previous: None,
-            skipped_from: None,
-            task: None,
-            body: BodyKind::Heartbeat,
-            breach: None,
-            said: None,
-            references: 0..0,
-        });
-    }
-
-    /// Writes an entry; returns its range in the buffer, and that of the payload in it.
-    fn write(&mut self, entry: &Entry<'_>) -> (Range<usize>, Range<usize>) {
-        let begin = self.buffer.len();
-        entry.encode_into(&mut self.buffer);
-        let written = begin..self.buffer.len();
-        let payload = begin + payload_offset(&self.buffer[written.clone()], entry.payload);
-        (written, payload..payload + entry.payload.len())
+        statement.written.payload.end -= 1;
     }
 
     /// Hashes the payloads whose digests the step will need: the last one of each session, and
     /// those that a later statement names as `previous`. (The step computes any other that it
     /// turns out to need.)
     pub(super) fn digest_payloads(&mut self) {
-        for position in (0..self.statements.len()).rev() {
-            let statement = &self.statements[position];
-            if matches!(statement.kind, Kind::Manifest(_))
-                || matches!(statement.authorship, Authorship::Batched(_))
-            {
+        let mut left = &mut self.pieces[..];
+        while let [piece, rest @ ..] = left {
+            left = rest;
+            let Piece::Single(statement, _) = piece else {
                 // Checking the batch has computed what its session needs.
                 continue;
-            }
+            };
             // The statements of a session mostly follow each other, so the next statement shows it.
-            let needed = self.statements.get(position + 1).is_none_or(|next| {
-                next.session != statement.session
-                    || next.previous.is_some()
-                    || matches!(next.kind, Kind::Manifest(_))
-            });
-            if needed {
+            let is_followed = matches!(left.first(), Some(Piece::Single(next, _))
+                if next.session == statement.session && next.previous.is_none());
+            if !is_followed {
                 let payload = &self.buffer[statement.payload.clone()];
-                self.statements[position].payload_digest = Some(PayloadDigest::of(payload));
+                statement.payload_digest = Some(PayloadDigest::of(payload));
             }
         }
     }
 
-    pub fn statements(&self) -> &[Admitted] {
-        &self.statements
+    pub fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// Returns all payloads, in the order of their envelopes.
+    pub fn payloads(&self) -> impl Iterator<Item = &AdmittedPayload> {
+        self.pieces.iter().flat_map(Piece::payloads)
     }
 
     /// Returns the bytes of all entries.
@@ -363,12 +397,12 @@ impl AdmittedBatch {
         }
     }
 
-    pub fn entry(&self, statement: &Admitted) -> &[u8] {
-        &self.buffer[statement.entry.clone()]
+    pub fn entry(&self, of: &AdmittedPayload) -> &[u8] {
+        &self.buffer[of.entry.clone()]
     }
 
-    pub fn payload(&self, statement: &Admitted) -> &[u8] {
-        &self.buffer[statement.payload.clone()]
+    pub fn payload(&self, of: &AdmittedPayload) -> &[u8] {
+        &self.buffer[of.payload.clone()]
     }
 
     /// Returns the part of a statement's header that the rules of sessions read.

@@ -10,8 +10,8 @@ use deed_evidence::{
 use deed_proto::v1::{self, PayloadType, rejection::Reason};
 
 use super::{
-    Admitted, Admitting, Authorship, Kind, Lookup, Rejected, check, keyed_signature, malformed,
-    signatures::Unverified, wrong_ledger,
+    Admitting, Authorship, Lookup, Piece, Rejected, StatementBatch, check, keyed_signature,
+    malformed, signatures::Unverified, wrong_ledger,
 };
 
 /// Admits the batch that begins at envelope `begin`; returns the number of envelopes that belong to
@@ -40,8 +40,6 @@ pub(super) fn admit(
     let wanted = manifest.count.get() as usize;
     let rest = &envelopes[begin + 1..];
     let statements = &rest[..wanted.min(rest.len())];
-    let first_admitted = admitting.batch.statements.len();
-    let first_signature = admitting.signatures.len();
     if let Err(rejected) = checked(
         lookup,
         admitting,
@@ -50,8 +48,6 @@ pub(super) fn admit(
         statements,
         begin,
     ) {
-        admitting.batch.statements.truncate(first_admitted);
-        admitting.signatures.truncate(first_signature);
         let culprit = rejected.envelope;
         admitting.rejected.push(rejected);
         refuse_others(admitting, culprit, begin..begin + 1 + statements.len());
@@ -132,9 +128,8 @@ fn checked(
         ..Entry::manifest(&envelope.payload, signature, received_at)
     };
     let by = Authorship::Signed(key_id);
-    admitting
-        .batch
-        .push_manifest(entry, begin, step, by, manifest);
+    let written = admitting.batch.write(&entry, begin, by);
+    let mut members = Vec::with_capacity(wanted);
     for (position, ((header, payload), envelope)) in
         (begin + 1..).zip(headers.iter().zip(statements))
     {
@@ -147,8 +142,14 @@ fn checked(
             .said(&envelope.payload)
             .map_err(|rejected| rejected.at(position))?;
         let batch = &mut admitting.batch;
-        batch.push(entry, position, Kind::Statement, by, header, said);
+        members.push(batch.write_statement(&entry, position, by, header, said));
     }
+    // The batch and its signature are added last, so that an error above adds neither.
+    admitting.batch.pieces.push(Piece::Batch(StatementBatch {
+        manifest: written,
+        step,
+        members,
+    }));
     admitting.signatures.push(Unverified {
         envelope: begin,
         key,
@@ -216,26 +217,17 @@ pub(super) fn refused_with(culprit: usize) -> Rejected {
 
 /// Removes the statements that were refused after they were admitted (their signatures did not
 /// verify), and with a manifest every statement of its batch.
-pub(super) fn refuse_whole(statements: &mut Vec<Admitted>, rejected: &mut Vec<Rejected>) {
-    if rejected.is_empty() || statements.is_empty() {
+pub(super) fn refuse_whole(pieces: &mut Vec<Piece>, rejected: &mut Vec<Rejected>) {
+    if rejected.is_empty() || pieces.is_empty() {
         return;
     }
     let refused: HashSet<usize> = rejected.iter().map(|r| r.envelope).collect();
-    let mut behind: Option<(usize, usize)> = None;
-    let mut with_it = Vec::new();
-    statements.retain(|statement| {
-        if let Some((culprit, left)) = behind {
-            with_it.push(refused_with(culprit).at(statement.envelope));
-            behind = (left > 1).then_some((culprit, left - 1));
-            return false;
+    pieces.retain(|piece| {
+        let mut envelopes = piece.payloads().map(|payload| payload.envelope);
+        let culprit = envelopes.next().filter(|first| refused.contains(first));
+        if let Some(culprit) = culprit {
+            rejected.extend(envelopes.map(|other| refused_with(culprit).at(other)));
         }
-        if !refused.contains(&statement.envelope) {
-            return true;
-        }
-        if let Kind::Manifest(step) = &statement.kind {
-            behind = Some((statement.envelope, step.count.get() as usize));
-        }
-        false
+        culprit.is_none()
     });
-    rejected.extend(with_it);
 }

@@ -36,7 +36,7 @@ use deed_proto::v1::{Author, PayloadType};
 use deed_tlog::LeafIndex;
 use thiserror::Error;
 
-use super::{Admitted, AdmittedBatch, Authorship, ENVELOPES_MAX, Erasable, Kind};
+use super::{Admitted, AdmittedBatch, Authorship, ENVELOPES_MAX, Erasable, Piece, StatementBatch};
 use crate::content::ContentStatus;
 
 /// The version that is written.
@@ -89,7 +89,8 @@ impl AdmittedBatch {
     /// # Errors
     /// [`EncodeError`] if they are too many.
     pub(crate) fn encode(&self) -> Result<Vec<u8>, EncodeError> {
-        let mut out = Vec::with_capacity(self.buffer.len() + 64 * self.statements.len() + 64);
+        let count = self.payloads().count();
+        let mut out = Vec::with_capacity(self.buffer.len() + 64 * count + 64);
         out.push(VERSION);
         out.extend(self.received_at.get().to_be_bytes());
         match &self.principal {
@@ -102,17 +103,22 @@ impl AdmittedBatch {
                 out.extend(name.as_bytes());
             }
         }
-        put_count(&mut out, self.statements.len());
-        for statement in &self.statements {
-            put_envelope(&mut out, statement.envelope);
-            out.push(flags(statement));
-            let entry = self.entry(statement);
-            put_short_count(&mut out, entry.len());
-            out.extend(entry);
-            let references = self.references(statement);
-            put_short_count(&mut out, references.len());
-            for digest in references {
-                out.extend(digest.as_bytes());
+        put_count(&mut out, count);
+        for piece in &self.pieces {
+            let manifest = piece.manifest().map(|manifest| (manifest, 0, &[][..]));
+            let statements = piece.statements().iter();
+            let statements =
+                statements.map(|one| (&**one, flags(piece, one), self.references(one)));
+            for (payload, flags, references) in manifest.into_iter().chain(statements) {
+                put_envelope(&mut out, payload.envelope);
+                out.push(flags);
+                let entry = self.entry(payload);
+                put_short_count(&mut out, entry.len());
+                out.extend(entry);
+                put_short_count(&mut out, references.len());
+                for digest in references {
+                    out.extend(digest.as_bytes());
+                }
             }
         }
         put_count(&mut out, self.erased.len());
@@ -196,34 +202,32 @@ impl AdmittedBatch {
     ) -> Result<(), DecodeError> {
         let bytes = encoded.iter().map(|one| one.entry_bytes.len()).sum();
         self.buffer.reserve_exact(bytes);
-        self.statements.reserve_exact(encoded.len());
         let mut position = 0;
         while let Some(one) = encoded.get(position) {
             let at = move |what: String| DecodeError::Statement { position, what };
             let rest = &encoded[position + 1..];
-            position += match one.entry.payload_type {
-                PayloadType::BatchManifest => self.push_group(one, rest, ledger_id),
-                _ => self.push_single(one, None, ledger_id).map(|()| 1),
+            let piece = match one.entry.payload_type {
+                PayloadType::BatchManifest => self.read_group(one, rest, ledger_id),
+                _ => self
+                    .read_statement(one, None, ledger_id)
+                    .map(|(statement, trust)| Piece::Single(statement, trust)),
             }
             .map_err(at)?;
-        }
-        for (statement, one) in self.statements.iter_mut().zip(encoded) {
-            let begin = self.references.len();
-            self.references.extend(&one.references);
-            statement.references = begin..self.references.len();
+            position += piece.payloads().count();
+            self.pieces.push(piece);
         }
         self.digest_payloads();
         Ok(())
     }
 
-    /// Adds a statement that is unsigned or has its own signature, or, with `batched`, a statement
-    /// of the batch that this key has signed.
-    fn push_single(
+    /// Reads a statement that is unsigned or has its own signature, or, with `batched`, a statement
+    /// of the batch that this key has signed; and what it says if it is a trust statement.
+    fn read_statement(
         &mut self,
         one: &Encoded<'_>,
         batched: Option<KeyId>,
         ledger_id: LedgerId,
-    ) -> Result<(), String> {
+    ) -> Result<(Admitted, Option<Box<TrustStatement>>), String> {
         let header = self.header_of(one, ledger_id)?;
         let authorship = match (one.entry.author, &one.entry.signature, batched) {
             (Author::Signed, Some(signature), None) => Authorship::Signed(signature.key()),
@@ -235,26 +239,30 @@ impl AdmittedBatch {
             return Err("what an authority says is not signed".to_owned());
         }
         let payload = Bytes::copy_from_slice(one.entry.payload);
-        let kind = if header.body.is_trust() {
-            Kind::Trust(Box::new(trust_statement(&payload, one.is_compiled)?))
+        let trust = if header.body.is_trust() {
+            Some(Box::new(trust_statement(&payload, one.is_compiled)?))
         } else if one.is_compiled {
             return Err("it has no policy that was compiled".to_owned());
         } else {
-            Kind::Statement
+            None
         };
         let said = one.is_said.then(|| ParsedBody::read(&payload));
         let said = said.transpose().map_err(|error| error.to_string())?;
-        self.push(one.entry, one.envelope, kind, authorship, &header, said);
-        Ok(())
+        let mut statement =
+            self.write_statement(&one.entry, one.envelope, authorship, &header, said);
+        let begin = self.references.len();
+        self.references.extend(&one.references);
+        statement.references = begin..self.references.len();
+        Ok((statement, trust))
     }
 
-    /// Adds a manifest and the statements behind it; returns the number of all of them.
-    fn push_group(
+    /// Reads a manifest and the statements behind it.
+    fn read_group(
         &mut self,
         one: &Encoded<'_>,
         rest: &[Encoded<'_>],
         ledger_id: LedgerId,
-    ) -> Result<usize, String> {
+    ) -> Result<Piece, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let manifest = Manifest::parse(one.entry.payload).map_err(|error| text(&error))?;
         if manifest.ledger_id != ledger_id || one.entry.received_at != self.received_at {
@@ -275,12 +283,17 @@ impl AdmittedBatch {
         });
         let headers = headers.collect::<Result<Vec<_>, String>>()?;
         let step = batch::check(&manifest, headers).map_err(|error| text(&error))?;
-        let by = Authorship::Signed(key);
-        self.push_manifest(one.entry, one.envelope, step, by, &manifest);
-        for member in members {
-            self.push_single(member, Some(key), ledger_id)?;
-        }
-        Ok(1 + count)
+        let manifest = self.write(&one.entry, one.envelope, Authorship::Signed(key));
+        // No trust statement is in a batch: that was checked with the manifest.
+        let members = members.iter().map(|member| {
+            let (statement, _) = self.read_statement(member, Some(key), ledger_id)?;
+            Ok(statement)
+        });
+        Ok(Piece::Batch(StatementBatch {
+            manifest,
+            step,
+            members: members.collect::<Result<_, String>>()?,
+        }))
     }
 
     fn header_of<'e>(&self, one: &Encoded<'e>, ledger_id: LedgerId) -> Result<Header<'e>, String> {
@@ -353,13 +366,13 @@ fn malformed(what: &'static str) -> DecodeError {
     DecodeError::Malformed { what }
 }
 
-fn flags(statement: &Admitted) -> u8 {
+fn flags(piece: &Piece, statement: &Admitted) -> u8 {
     let mut flags = 0;
     if statement.said.is_some() {
         flags |= SAID;
     }
-    if let Kind::Trust(said) = &statement.kind
-        && let TrustStatement::PolicySet { policy, .. } = &**said
+    if let Piece::Single(_, Some(trust)) = piece
+        && let TrustStatement::PolicySet { policy, .. } = &**trust
         && policy.is_compiled()
     {
         flags |= COMPILED;

@@ -123,22 +123,33 @@ fn told(batch: &AdmittedBatch) -> Vec<String> {
         "{:?} {:?} {:?} {:?}",
         batch.received_at, batch.principal, batch.erased, batch.erasable
     )];
-    told.extend(batch.statements().iter().map(|one| {
-        format!(
-            "{} {:?} {} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
-            one.envelope,
-            one.kind,
-            one.leaf_hash,
-            one.payload_digest,
-            one.authorship,
-            one.principal_leaf,
-            one.said,
-            batch.header(one),
-            batch.binding(one),
-            batch.references(one),
-            hex::encode(batch.entry(one)),
-        )
-    }));
+    for piece in batch.pieces() {
+        told.push(match piece {
+            Piece::Single(_, trust) => format!("{trust:?}"),
+            Piece::Batch(group) => format!("{:?} {}", group.step, group.members.len()),
+        });
+        told.extend(piece.payloads().map(|one| {
+            format!(
+                "{} {} {:?} {:?} {} {}",
+                one.envelope,
+                one.leaf_hash,
+                one.authorship,
+                one.principal_leaf,
+                hex::encode(batch.entry(one)),
+                hex::encode(batch.payload(one)),
+            )
+        }));
+        told.extend(piece.statements().iter().map(|one| {
+            format!(
+                "{:?} {:?} {:?} {:?} {:?}",
+                one.payload_digest,
+                one.said,
+                batch.header(one),
+                batch.binding(one),
+                batch.references(one),
+            )
+        }));
+    }
     told
 }
 
@@ -204,24 +215,29 @@ fn what_admission_promises_is_asked_for() {
         let error = AdmittedBatch::decode(&batch.encode().unwrap(), id);
         error.unwrap_err().to_string()
     };
-    let order = words(&|batch| batch.statements.swap(0, 1));
+    let order = words(&|batch| batch.pieces.swap(0, 1));
     assert!(order.contains("ascending order"), "{order}");
     let time = words(&|batch| batch.received_at = Micros::new(1));
     assert!(time.contains("receive time"), "{time}");
-    let envelope = words(&|batch| batch.statements[1].envelope = ENVELOPES_MAX);
+    let envelope = words(&|batch| match &mut batch.pieces[1] {
+        Piece::Single(statement, _) => statement.written.envelope = ENVELOPES_MAX,
+        other => panic!("{other:?}"),
+    });
     assert!(envelope.contains("no such envelope"), "{envelope}");
     // A manifest with one statement too few, and its statements without it.
-    let manifest = |batch: &AdmittedBatch| {
-        let mut all = batch.statements().iter();
-        let manifest = all.position(|one| matches!(one.kind, Kind::Manifest(_)));
-        manifest.unwrap()
-    };
     let (mut short, _) = nearly_everything();
-    let end = manifest(&short) + 3;
-    short.statements.truncate(end);
+    let mut all = short.pieces.iter();
+    let at = all.position(|one| matches!(one, Piece::Batch(_))).unwrap();
+    short.pieces.truncate(at + 1);
     let (mut without, _) = nearly_everything();
-    let at = manifest(&without);
-    drop(without.statements.remove(at));
+    if let Piece::Batch(group) = &mut short.pieces[at] {
+        drop(group.members.pop());
+    }
+    if let Piece::Batch(group) = without.pieces.remove(at) {
+        let members = group.members.into_iter();
+        let singles = members.map(|member| Piece::Single(member, None));
+        drop(without.pieces.splice(at..at, singles));
+    }
     for (batch, words) in [
         (short, "2 statements follow it of 3"),
         (without, "its author is not known as its place demands"),

@@ -36,7 +36,9 @@ use deed_tlog::PublicKey;
 use parking_lot::RwLock;
 
 use crate::identity::log_signers::LogSigners;
-pub use admitted::{Admitted, AdmittedBatch, Authorship, Erasable, Kind, Rejected};
+pub use admitted::{
+    Admitted, AdmittedBatch, AdmittedPayload, Authorship, Erasable, Piece, Rejected, StatementBatch,
+};
 pub use contents::{Attached, Contents};
 
 /// Most envelopes of a request: a batch manifest and its 4,096 statements.
@@ -158,7 +160,6 @@ impl Admission<'_> {
             .sum();
         let mut admitting = Admitting {
             batch: AdmittedBatch::with_capacity(
-                envelopes.len(),
                 bytes.min(2 * REQUEST_PAYLOAD_BYTES_MAX),
                 self.received_at,
                 self.sender.principal.clone(),
@@ -179,6 +180,8 @@ impl Admission<'_> {
             position += if envelopes[position].payload_type() == PayloadType::BatchManifest {
                 batch::admit(&mut lookup, &mut admitting, envelopes, position)
             } else {
+                // Not before the loop, because a batch takes one piece for all its statements.
+                admitting.batch.pieces.reserve(envelopes.len() - position);
                 let single = lookup
                     .may_be_parsed(&envelopes[position].payload)
                     .and_then(|()| lookup.single(&mut admitting, position, &envelopes[position]));
@@ -253,7 +256,7 @@ impl Lookup<'_> {
             }
             None => None,
         };
-        let kind = if header.body.is_trust() {
+        let trust = if header.body.is_trust() {
             let statement = trust_statement(&envelope.payload, self.admission.ledger_id)?;
             self.admission.check_log_key(&statement)?;
             if matches!(statement, TrustStatement::PolicySet { .. }) {
@@ -265,9 +268,9 @@ impl Lookup<'_> {
                     return Err(Rejected::new(Reason::Oversized, "", message));
                 }
             }
-            Kind::Trust(Box::new(statement))
+            Some(Box::new(statement))
         } else {
-            Kind::Statement
+            None
         };
         let principal_leaf = self.principal_leaf(header.producer)?;
         admitting.take_contents(position, envelope, &header, self.admission.holds_contents)?;
@@ -277,8 +280,8 @@ impl Lookup<'_> {
         // This comes before the push, because every pushed statement must have its signature
         // verified.
         let said = self.said(&envelope.payload)?;
-        admitting.batch.push(
-            Entry {
+        let statement = admitting.batch.write_statement(
+            &Entry {
                 principal_leaf,
                 ..match signature {
                     Some(signature) => {
@@ -288,11 +291,11 @@ impl Lookup<'_> {
                 }
             },
             position,
-            kind,
             authorship,
             &header,
             said,
         );
+        admitting.batch.pieces.push(Piece::Single(statement, trust));
         if let (Some((_, key)), Some(signature)) = (key, signature) {
             admitting.signatures.push(signatures::Unverified {
                 envelope: position,
@@ -458,8 +461,8 @@ impl Admitting {
     /// to compile it.)
     pub(crate) fn policies(&self, trust: &RwLock<trust::TrustState>) -> PolicySets {
         debug_assert!(self.signatures.is_empty(), "every signature was looked at");
-        let sets = self.batch.statements.iter().filter_map(|statement| {
-            let Kind::Trust(said) = &statement.kind else {
+        let sets = self.batch.pieces.iter().filter_map(|piece| {
+            let Piece::Single(statement, Some(said)) = piece else {
                 return None;
             };
             let signer = statement.authorship.key()?;
@@ -483,11 +486,11 @@ impl Admitting {
     /// the whole batch.
     pub(crate) fn finish(mut self) -> (AdmittedBatch, Vec<Rejected>, Contents) {
         debug_assert!(self.signatures.is_empty(), "every signature was looked at");
-        batch::refuse_whole(&mut self.batch.statements, &mut self.rejected);
+        batch::refuse_whole(&mut self.batch.pieces, &mut self.rejected);
         self.rejected.sort_by_key(|rejected| rejected.envelope);
         if !self.contents.is_empty() && !self.rejected.is_empty() {
-            let admitted = self.batch.statements.iter();
-            let admitted: Vec<_> = admitted.map(|statement| statement.envelope).collect();
+            let admitted = self.batch.payloads();
+            let admitted: Vec<_> = admitted.map(|payload| payload.envelope).collect();
             self.contents.retain(&admitted);
         }
         self.batch.digest_payloads();

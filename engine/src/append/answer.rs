@@ -170,22 +170,16 @@ fn place(results: &mut [v1::AppendResult], answer: &Answer, proofs: Vec<Inclusio
     let mut proofs = proofs.into_iter();
     // All leaf hashes are in one allocation, which the receipts share.
     let leaf_hashes: Bytes = batch
-        .statements()
-        .iter()
-        .flat_map(|statement| *statement.leaf_hash.as_bytes())
+        .payloads()
+        .flat_map(|payload| *payload.leaf_hash.as_bytes())
         .collect::<Vec<u8>>()
         .into();
-    for (position, (statement, placement)) in batch
-        .statements()
-        .iter()
-        .zip(&answer.placements)
-        .enumerate()
-    {
+    for (position, (payload, placement)) in batch.payloads().zip(&answer.placements).enumerate() {
         let mut receipt = |leaf: u64, leaf_hash, received_at: deed_evidence::Micros| v1::Receipt {
             leaf_index: leaf,
             leaf_hash,
             received_at_us: received_at.get(),
-            principal_leaf: statement.principal_leaf,
+            principal_leaf: payload.principal_leaf,
             inclusion_proof: proofs
                 .next()
                 .map_or_else(Vec::new, |proof| hashes(proof.hashes())),
@@ -218,7 +212,7 @@ fn place(results: &mut [v1::AppendResult], answer: &Answer, proofs: Vec<Inclusio
             // A request with such a placement was refused as a whole.
             Placement::Late => continue,
         };
-        results[statement.envelope].result = Some(result);
+        results[payload.envelope].result = Some(result);
     }
     for (envelope, assessed) in &answer.assessed {
         if let Some(append_result::Result::Accepted(receipt)) = &mut results[*envelope].result {

@@ -115,7 +115,7 @@ impl AppendService {
         let mut admitted = taken.await?;
         // A caller that may not erase learns nothing about held contents. Until the guard is
         // dropped, nobody stores or names these contents in the ledger.
-        let guard = if admitted.batch.statements().is_empty() {
+        let guard = if admitted.batch.pieces().is_empty() {
             None
         } else {
             let (guard, erasable) = self.look_up_erasable(ledger, &named).await?;

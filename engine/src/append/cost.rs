@@ -4,7 +4,7 @@ use deed_evidence::entry::OVERHEAD_BYTES_MAX;
 use deed_proto::v1;
 use prost::Message as _;
 
-use crate::admission::Admitted;
+use crate::admission::Piece;
 
 /// Bytes that one envelope's result takes at most until it is sent: the result itself, its leaf
 /// hash or the text of its rejection, and its encoded form, without proofs.
@@ -57,7 +57,7 @@ impl Cost {
             .iter()
             .map(|envelope| envelope.payload.len())
             .sum();
-        let entries = payloads + count * (OVERHEAD_BYTES_MAX + size_of::<Admitted>());
+        let entries = payloads + count * (OVERHEAD_BYTES_MAX + size_of::<Piece>());
         let proof_bytes = if request.with_proofs { PROOF_BYTES } else { 0 };
         let answer_bytes = ANSWER_BYTES + count * (RESULT_BYTES + proof_bytes);
         Self {
@@ -100,7 +100,7 @@ mod tests {
         // Empty envelopes take a few bytes on the wire, and far more in memory.
         let empty = Cost::of(&request(&v1::Envelope::default(), 4096));
         assert!(empty.message_bytes <= 4096 * 2);
-        assert!(empty.request_bytes >= 4096 * (size_of::<v1::Envelope>() + size_of::<Admitted>()));
+        assert!(empty.request_bytes >= 4096 * (size_of::<v1::Envelope>() + size_of::<Piece>()));
 
         let mut proven = request(&envelope, 10);
         proven.with_proofs = true;

@@ -78,7 +78,7 @@ impl AdmittedRequest<'_> {
     /// Hands the admitted statements to their shard.
     fn queue(self, metrics: &Arc<Metrics>) -> InFlight {
         let (ledger, batch) = (&self.ledger, self.batch);
-        let pending = (!batch.statements().is_empty())
+        let pending = (!batch.pieces().is_empty())
             .then(|| self.place.append(Arc::clone(ledger), batch, self.received));
         InFlight {
             ledger: self.ledger,

@@ -7,27 +7,27 @@ use deed_evidence::{
 };
 use deed_proto::v1::{self, rejection::Reason};
 
-use crate::ledger::step::RejectReason as StepRefusal;
+use crate::ledger::step::RejectReason;
 
-pub(super) fn rejection(refusal: &StepRefusal) -> v1::Rejection {
+pub(super) fn rejection(refusal: &RejectReason) -> v1::Rejection {
     let (reason, field, expected) = match refusal {
-        StepRefusal::Session(refusal) => session_reason(*refusal),
-        StepRefusal::Speaker(refusal) => {
+        RejectReason::Session(refusal) => session_reason(*refusal),
+        RejectReason::Speaker(refusal) => {
             let (reason, field) = speaker_reason(refusal);
             (reason, field, None)
         }
-        StepRefusal::Trust(refusal) => (trust_reason(refusal), "", None),
-        StepRefusal::ContentErased { .. } => (Reason::ContentErased, "erasure", None),
-        StepRefusal::AttachmentErased { .. } => (Reason::ContentErased, "attachments", None),
-        StepRefusal::ContentUnknown { .. } => (Reason::ContentUnknown, "erasure", None),
-        StepRefusal::ErasureElsewhere => (Reason::BodyNotAccepted, "erasure", None),
-        StepRefusal::RulesVersion { .. } => (Reason::RulesVersion, "body", None),
-        StepRefusal::DeadlineFar { .. } => (Reason::Deadline, "deadline_us", None),
-        StepRefusal::DeadlinesMany { .. } => (Reason::Deadline, "deadline_us", None),
-        StepRefusal::Policy(_) => (Reason::PolicyInvalid, "", None),
-        StepRefusal::Unread(_) => (Reason::Malformed, "body", None),
-        StepRefusal::Form(breach) => (Reason::Malformed, breach.field(), None),
-        StepRefusal::Batch { .. } => (Reason::BatchRefused, "", None),
+        RejectReason::Trust(refusal) => (trust_reason(refusal), "", None),
+        RejectReason::ContentErased { .. } => (Reason::ContentErased, "erasure", None),
+        RejectReason::AttachmentErased { .. } => (Reason::ContentErased, "attachments", None),
+        RejectReason::ContentUnknown { .. } => (Reason::ContentUnknown, "erasure", None),
+        RejectReason::ErasureElsewhere => (Reason::BodyNotAccepted, "erasure", None),
+        RejectReason::RulesVersion { .. } => (Reason::RulesVersion, "body", None),
+        RejectReason::DeadlineFar { .. } => (Reason::Deadline, "deadline_us", None),
+        RejectReason::DeadlinesMany { .. } => (Reason::Deadline, "deadline_us", None),
+        RejectReason::Policy(_) => (Reason::PolicyInvalid, "", None),
+        RejectReason::Unread(_) => (Reason::Malformed, "body", None),
+        RejectReason::Form(breach) => (Reason::Malformed, breach.field(), None),
+        RejectReason::Batch { .. } => (Reason::BatchRefused, "", None),
     };
     v1::Rejection {
         reason: reason.into(),

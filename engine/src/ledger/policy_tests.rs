@@ -13,7 +13,7 @@ use deed_tlog::SigningKey;
 
 use super::{Ledger, step::Placement};
 use crate::{
-    admission::{Admission, AdmittedBatch, Kind, Sender},
+    admission::{Admission, AdmittedBatch, Piece, Sender},
     append::AppendError,
     clock::Clock as _,
     offline::fsck,
@@ -178,8 +178,8 @@ fn record_as_before(engine: &Engine, ledger: &Arc<Ledger>, envelope: v1::Envelop
 }
 
 fn policy_of(batch: &AdmittedBatch) -> policy::StoredPolicy {
-    match &batch.statements()[0].kind {
-        Kind::Trust(said) => match &**said {
+    match &batch.pieces()[0] {
+        Piece::Single(_, Some(said)) => match &**said {
             TrustStatement::PolicySet { policy, .. } => policy.clone(),
             other => panic!("{other:?}"),
         },

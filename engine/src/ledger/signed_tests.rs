@@ -152,7 +152,7 @@ fn admission_refuses_what_no_key_of_the_ledger_signed() {
     ] {
         let (admitted, rejected) = try_admit(&ledger, &[envelope]);
         assert_eq!(reasons(&rejected), [(0, reason)], "{rejected:?}");
-        assert!(admitted.statements().is_empty());
+        assert!(admitted.pieces().is_empty());
     }
 }
 
@@ -254,7 +254,7 @@ fn keys_come_into_force_end_and_are_revoked_at_the_leaf() {
     let mut agent = Producer::new(ledger.id, 1);
     let mover = signed(agent.intent("later"), &key(1));
     let before = admit_with(&ledger.trust, ledger.id, 199, &[]);
-    assert!(before.statements().is_empty());
+    assert!(before.pieces().is_empty());
     say(&mut ledger, 200, &[mover]);
     assert!(matches!(
         speaker(&say(&mut ledger, 150, &[late])),
@@ -445,7 +445,7 @@ fn admission_refuses_batches_that_do_not_fit_their_manifest() {
             .collect();
         assert_eq!(reasons(&rejected), expected, "{what}: {rejected:?}");
         // The statement behind the batch is not part of it.
-        let left: Vec<_> = admitted.statements().iter().map(|s| s.envelope).collect();
+        let left: Vec<_> = admitted.payloads().map(|s| s.envelope).collect();
         assert_eq!(left, [4], "{what}");
     }
     // Fewer statements follow than the manifest counts.
@@ -458,7 +458,7 @@ fn admission_refuses_batches_that_do_not_fit_their_manifest() {
             (2, Reason::BatchRefused)
         ]
     );
-    assert!(admitted.statements().is_empty());
+    assert!(admitted.pieces().is_empty());
     // A statement is not a manifest.
     let as_manifest = v1::Envelope {
         payload_type: PayloadType::BatchManifest.into(),

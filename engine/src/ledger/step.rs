@@ -28,14 +28,13 @@ use deed_tlog::{LeafIndex, RightEdge, leaf_hash};
 use parking_lot::RwLock;
 
 use assessing::unread;
-use batch::StatementBatch;
 pub(crate) use held::forget_most;
 pub use placement::{Placement, RecordedLeaf, RejectReason, StepError};
 use session_delta::{CachedAuthorization, SessionDelta, SessionDeltas};
 pub(crate) use turn::{Records, Turn};
 
 use crate::{
-    admission::{Admitted, AdmittedBatch, Kind},
+    admission::{Admitted, AdmittedBatch, Piece},
     content::ContentStatus,
     metrics::Assessments,
     store::{StoreError, pack::Packer, read::Run},
@@ -201,10 +200,10 @@ impl LedgerState {
     }
 
     /// Places payloads of a request, in order, from the end of `placements` on, and appends to
-    /// `placements`. After each piece, `is_enough` gets the number of payloads that are placed by
-    /// then, and placing ends if it returns true. So a request may be cut between two of its
-    /// statements, because it promises nothing as a whole, but never within a batch. The cut
-    /// changes no record, except that others may record something in between.
+    /// `placements`. After each piece, `is_enough` gets the bytes of its entries, and placing ends
+    /// if it returns true. So a request may be cut between two of its statements, because it
+    /// promises nothing as a whole, but never within a batch. The cut changes no record, except
+    /// that others may record something in between.
     pub(crate) fn apply_some(
         &mut self,
         turn: &mut Turn,
@@ -213,29 +212,27 @@ impl LedgerState {
         reader: &mut impl StateReader,
         is_enough: &mut impl FnMut(usize) -> bool,
     ) -> Result<(), StepError> {
-        let all = batch.statements();
-        placements.reserve_exact(all.len() - placements.len());
-        while let Some(statement) = all.get(placements.len()) {
-            match &statement.kind {
-                Kind::Statement => {
+        let placed = placements.len();
+        placements.reserve_exact(batch.payloads().count() - placed);
+        let mut end = 0;
+        let left = batch.pieces().iter().skip_while(|piece| {
+            end += piece.payloads().count();
+            end <= placed
+        });
+        for piece in left {
+            match piece {
+                Piece::Single(statement, None) => {
                     placements.push(self.place(turn, batch, statement, reader)?);
                 }
-                Kind::Trust(trust) => {
+                Piece::Single(statement, Some(trust)) => {
                     placements.push(self.place_trust(turn, batch, statement, trust, reader)?);
                 }
-                Kind::Manifest(step) => {
-                    let begin = placements.len() + 1;
-                    let members = &all[begin..begin + step.count.get() as usize];
-                    let group = StatementBatch {
-                        batch,
-                        manifest: statement,
-                        members,
-                        step,
-                    };
-                    placements.extend(self.place_batch(turn, &group, reader)?);
+                Piece::Batch(group) => {
+                    placements.extend(self.place_batch(turn, batch, group, reader)?);
                 }
             }
-            if is_enough(placements.len()) {
+            let entries = piece.payloads().map(|payload| batch.entry(payload));
+            if is_enough(entries.map(<[u8]>::len).sum()) {
                 break;
             }
         }

@@ -101,7 +101,7 @@ impl ByHand {
         let mut all = Vec::new();
         for batch in batches {
             let mut placements = Vec::new();
-            while placements.len() < batch.statements().len() {
+            while placements.len() < batch.payloads().count() {
                 let mut reader = self.reader();
                 let mut turn = self.state.begin(&mut reader).unwrap();
                 self.state
@@ -283,11 +283,11 @@ fn a_duplicate_brings_the_first_receipt() {
     let mut producer = Producer::new(ledger.id, 1);
     let envelope = producer.intent("r");
     let first = admit(ledger.id, 5, std::slice::from_ref(&envelope));
-    let leaf_hash = first.statements()[0].leaf_hash;
+    let leaf_hash = first.payloads().next().unwrap().leaf_hash;
     ledger.turn(&[first]);
     // The envelope is admitted at another time, so a second entry would have another hash.
     let again = admit(ledger.id, 6, &[envelope]);
-    assert_ne!(again.statements()[0].leaf_hash, leaf_hash);
+    assert_ne!(again.payloads().next().unwrap().leaf_hash, leaf_hash);
     let placements = ledger.turn(&[again]);
     let Placement::Duplicate(placed) = &placements[0] else {
         panic!("{placements:?}");

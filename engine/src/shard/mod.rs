@@ -66,7 +66,7 @@ use deed_evidence::{Micros, TaskId, assess::Assessed};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    admission::{AdmittedBatch, Kind},
+    admission::{AdmittedBatch, Piece},
     guard::{GuardError, GuardSlot, GuardedHead, SLOTS},
     ledger::{
         Ledger, PublishedTree,
@@ -159,14 +159,13 @@ impl Work {
         let Self::Append(_, batch) = self else {
             return false;
         };
-        let statements = batch.statements();
         let worst = |count: usize| count * STATEMENT_WORST_US + batch.byte_len() * BYTE_WORST_US;
         let is_long = |count: usize| worst(count) as u128 > OVERDUE.as_micros();
         // Most requests are too short even as a whole.
-        is_long(statements.len())
-            && statements.iter().any(|statement| match &statement.kind {
-                Kind::Manifest(step) => is_long(step.count.get() as usize),
-                Kind::Statement | Kind::Trust(_) => false,
+        is_long(batch.payloads().count())
+            && batch.pieces().iter().any(|piece| match piece {
+                Piece::Batch(group) => is_long(group.members.len()),
+                Piece::Single(..) => false,
             })
     }
 }

@@ -8,7 +8,6 @@ use std::{
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use super::{schedule::SLOW_PIECE, turn::TURN_BYTES};
-use crate::admission::AdmittedBatch;
 
 /// Pieces are measured together until they have taken this long, or a few milliseconds if they are
 /// statements of a request, because asking for a thread's processor time is a system call.
@@ -100,8 +99,6 @@ pub(super) struct Pieces<'t> {
     turn_until: Instant,
     /// Entry bytes of the whole turn so far.
     pub(super) bytes: usize,
-    /// Number of the request's statements that were placed up to the last piece.
-    placed: usize,
     watch: &'t Stopwatch,
     pub(super) longest: Duration,
     /// The coarse time of the last check; `None` if the turn's time is over already, so that it
@@ -110,29 +107,20 @@ pub(super) struct Pieces<'t> {
 }
 
 impl<'t> Pieces<'t> {
-    /// Begins behind the `placed` statements of a request, in a turn that has `bytes` so far.
-    pub(super) fn new(
-        watch: &'t Stopwatch,
-        turn_until: Instant,
-        bytes: usize,
-        placed: usize,
-    ) -> Self {
+    /// Begins in a turn that has `bytes` so far.
+    pub(super) fn new(watch: &'t Stopwatch, turn_until: Instant, bytes: usize) -> Self {
         Self {
             turn_until,
             bytes,
-            placed,
             watch,
             longest: Duration::ZERO,
             tick: (Instant::now() < turn_until).then(tick),
         }
     }
 
-    /// Notes the end of a piece, with which `placed` statements are placed. Returns true if the
-    /// turn takes no more.
-    pub(super) fn is_enough(&mut self, batch: &AdmittedBatch, placed: usize) -> bool {
-        let new = &batch.statements()[self.placed..placed];
-        self.placed = placed;
-        self.bytes += new.iter().map(|one| batch.entry(one).len()).sum::<usize>();
+    /// Notes the end of a piece whose entries have `bytes`. Returns true if the turn takes no more.
+    pub(super) fn is_enough(&mut self, bytes: usize) -> bool {
+        self.bytes += bytes;
         let tick = Some(tick());
         if tick == self.tick && self.bytes < TURN_BYTES {
             return false;

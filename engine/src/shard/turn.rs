@@ -275,21 +275,17 @@ impl Turns {
         let (ledger, batch) = match work {
             Work::Append(ledger, statements) => {
                 let turn_until = making.began + self.turn_time;
-                let mut pieces = Pieces::new(watch, turn_until, making.bytes, placements.len());
+                let mut pieces = Pieces::new(watch, turn_until, making.bytes);
                 self.step(in_turn, watch, &ledger, |state, turn, reader| {
-                    state.apply_some(
-                        turn,
-                        &statements,
-                        &mut placements,
-                        reader,
-                        &mut |placed| pieces.is_enough(&statements, placed),
-                    )?;
+                    state.apply_some(turn, &statements, &mut placements, reader, &mut |bytes| {
+                        pieces.is_enough(bytes)
+                    })?;
                     assessed.extend(turn.take_assessed());
                     Ok(())
                 })?;
                 in_turn.longest = in_turn.longest.max(pieces.longest);
                 making.bytes = pieces.bytes;
-                if placements.len() < statements.statements().len() {
+                if placements.len() < statements.payloads().count() {
                     self.metrics.cut();
                     return Ok(Some(Job {
                         work: Work::Append(ledger, statements),

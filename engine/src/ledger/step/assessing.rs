@@ -17,11 +17,11 @@ use deed_evidence::{
 use deed_tlog::{Hash, leaf_hash};
 
 use super::{
-    Confirmed, LedgerState, RejectReason, StateReader, StatementBatch, StepError, Turn,
+    Confirmed, LedgerState, RejectReason, StateReader, StepError, Turn,
     session_delta::SessionDeltas,
 };
 use crate::{
-    admission::{Admitted, AdmittedBatch},
+    admission::{Admitted, AdmittedBatch, StatementBatch},
     store::{pack::Packer, read::Run},
 };
 
@@ -153,20 +153,21 @@ impl LedgerState {
     pub(super) fn batch_beyond_timers<'b>(
         &mut self,
         turn: &Turn,
-        group: &StatementBatch<'b>,
+        batch: &AdmittedBatch,
+        group: &'b StatementBatch,
         reader: &mut impl StateReader,
     ) -> Result<Option<(&'b Admitted, RejectReason)>, StepError> {
         if !self.assesses() {
             return Ok(None);
         }
         let mut count = 0;
-        for member in group.members {
-            let at = self.effective_time.max(group.batch.received_at());
-            if deadline(group.batch, member, at).is_none() {
+        for member in &group.members {
+            let at = self.effective_time.max(batch.received_at());
+            if deadline(batch, member, at).is_none() {
                 continue;
             }
             count += 1;
-            if let Some(refusal) = self.beyond_timers(turn, group.batch, member, count, reader)? {
+            if let Some(refusal) = self.beyond_timers(turn, batch, member, count, reader)? {
                 return Ok(Some((member, refusal)));
             }
         }

@@ -1,7 +1,6 @@
 //! Batches in the step: all statements of a batch are recorded, or none is.
 
 use bytes::Bytes;
-use deed_evidence::session::BatchStep;
 
 use super::{
     Judgement, LedgerState, StateReader, brings_erased, entry_at,
@@ -9,17 +8,9 @@ use super::{
     recorded_at,
     turn::Turn,
 };
-use crate::admission::{Admitted, AdmittedBatch};
+use crate::admission::{Admitted, AdmittedBatch, StatementBatch};
 
-/// The statements of a batch, with their manifest.
-pub(super) struct StatementBatch<'b> {
-    pub(super) batch: &'b AdmittedBatch,
-    pub(super) manifest: &'b Admitted,
-    pub(super) members: &'b [Admitted],
-    pub(super) step: &'b BatchStep,
-}
-
-impl StatementBatch<'_> {
+impl StatementBatch {
     /// Returns the placements of a batch that is to be sent again as a whole.
     pub(super) fn late(&self) -> Vec<Placement> {
         vec![Placement::Late; 1 + self.members.len()]
@@ -29,9 +20,10 @@ impl StatementBatch<'_> {
     /// and the others name its envelope.
     pub(super) fn refused(&self, why: &Admitted, refusal: RejectReason) -> Vec<Placement> {
         let culprit = why.envelope;
-        let all = std::iter::once(self.manifest).chain(self.members);
-        all.map(|one| {
-            Placement::Refused(if one.envelope == culprit {
+        let members = self.members.iter().map(|member| member.envelope);
+        let all = std::iter::once(self.manifest.envelope).chain(members);
+        all.map(|envelope| {
+            Placement::Refused(if envelope == culprit {
                 refusal.clone()
             } else {
                 RejectReason::Batch { culprit }
@@ -47,10 +39,10 @@ impl LedgerState {
     pub(super) fn place_batch(
         &mut self,
         turn: &mut Turn,
-        group: &StatementBatch<'_>,
+        batch: &AdmittedBatch,
+        group: &StatementBatch,
         reader: &mut impl StateReader,
     ) -> Result<Vec<Placement>, StepError> {
-        let StatementBatch { batch, .. } = *group;
         let Some(first) = group.members.first() else {
             // Admission takes no empty batch.
             let culprit = group.manifest.envelope;
@@ -60,13 +52,15 @@ impl LedgerState {
             let refusal = brings_erased(batch, member)?;
             Some((member, refusal))
         });
-        let beyond_timers = self.batch_beyond_timers(turn, group, reader)?;
+        let beyond_timers = self.batch_beyond_timers(turn, batch, group, reader)?;
         match self.judge(turn, batch, first, reader)? {
             Judgement::Next if self.is_late(batch) => Ok(group.late()),
             Judgement::Next if let Some((member, refusal)) = erased => {
                 Ok(group.refused(member, refusal))
             }
-            Judgement::Next if let Some((member, refusal)) = self.batch_beyond_rules(group) => {
+            Judgement::Next
+                if let Some((member, refusal)) = self.batch_beyond_rules(batch, group) =>
+            {
                 Ok(group.refused(member, refusal))
             }
             Judgement::Next if let Some((member, refusal)) = &beyond_timers => {
@@ -80,11 +74,11 @@ impl LedgerState {
                 session.record_batch(
                     producer,
                     batch.binding(first),
-                    group.step,
+                    &group.step,
                     manifest_leaf + 1,
                 );
-                turn.push(batch.entry(group.manifest), group.manifest.leaf_hash);
-                for member in group.members {
+                turn.push(batch.entry(&group.manifest), group.manifest.leaf_hash);
+                for member in &group.members {
                     if reader.is_interrupted() {
                         return Err(StepError::Interrupted);
                     }
@@ -104,12 +98,12 @@ impl LedgerState {
                 let header = batch.header(first);
                 let recorded = recorded_at(turn, &header, at, reader)?;
                 let duplicates = match recorded {
-                    Some(recorded) => recorded_batch(turn, group, recorded, reader)?,
+                    Some(recorded) => recorded_batch(turn, batch, group, recorded, reader)?,
                     None => None,
                 };
                 match duplicates {
                     Some(duplicates) => Ok(duplicates),
-                    None => self.equivocating_batch(turn, group, expected, reader),
+                    None => self.equivocating_batch(turn, batch, group, expected, reader),
                 }
             }
         }
@@ -117,10 +111,11 @@ impl LedgerState {
 
     fn batch_beyond_rules<'b>(
         &self,
-        group: &StatementBatch<'b>,
+        batch: &AdmittedBatch,
+        group: &'b StatementBatch,
     ) -> Option<(&'b Admitted, RejectReason)> {
         group.members.iter().find_map(|member| {
-            let refusal = self.beyond_rules(group.batch, member)?;
+            let refusal = self.beyond_rules(batch, member)?;
             Some((member, refusal))
         })
     }
@@ -131,7 +126,8 @@ impl LedgerState {
 /// it. `first` is the statement that is recorded at the sequence of the first one.
 fn recorded_batch(
     turn: &mut Turn,
-    group: &StatementBatch<'_>,
+    batch: &AdmittedBatch,
+    group: &StatementBatch,
     (first, _): (RecordedLeaf, Bytes),
     reader: &mut impl StateReader,
 ) -> Result<Option<Vec<Placement>>, StepError> {
@@ -139,13 +135,13 @@ fn recorded_batch(
         return Ok(None);
     };
     let (manifest, payload) = entry_at(turn, manifest_leaf, reader)?;
-    if payload != group.batch.payload(group.manifest) {
+    if payload != batch.payload(&group.manifest) {
         return Ok(None);
     }
     let mut all = vec![Placement::Duplicate(manifest)];
-    for (leaf, member) in (first.leaf..).zip(group.members) {
+    for (leaf, member) in (first.leaf..).zip(&group.members) {
         let placed = entry_at(turn, leaf, reader)?.0;
-        turn.refer_again(group.batch, member, &placed);
+        turn.refer_again(batch, member, &placed);
         all.push(Placement::Duplicate(placed));
     }
     Ok(Some(all))

@@ -9,11 +9,11 @@ use deed_evidence::{Sequence, assess::RecordedStatement, session, trust::Speaker
 use deed_tlog::LeafIndex;
 
 use super::{
-    LedgerState, Placement, RejectReason, StateReader, StatementBatch, StepError, Turn,
+    LedgerState, Placement, RejectReason, StateReader, StepError, Turn,
     assessing::{StepView, said, unread, unreadable},
     brings_erased, recorded_at,
 };
-use crate::admission::{Admitted, AdmittedBatch, Authorship};
+use crate::admission::{Admitted, AdmittedBatch, Authorship, StatementBatch};
 
 impl LedgerState {
     /// Places a second statement for a sequence of a session. If its author signed it, it is
@@ -51,11 +51,12 @@ impl LedgerState {
     pub(super) fn equivocating_batch(
         &mut self,
         turn: &mut Turn,
-        group: &StatementBatch<'_>,
+        batch: &AdmittedBatch,
+        group: &StatementBatch,
         expected: Sequence,
         reader: &mut impl StateReader,
     ) -> Result<Vec<Placement>, StepError> {
-        let StatementBatch { batch, members, .. } = *group;
+        let members = &group.members;
         let reused = |member: &Admitted| {
             let refusal = session::Refusal::SequenceReused { expected };
             group.refused(member, refusal.into())
@@ -84,7 +85,7 @@ impl LedgerState {
         }
 
         self.advance_time(turn, batch.received_at(), reader)?;
-        turn.push(batch.entry(group.manifest), group.manifest.leaf_hash);
+        turn.push(batch.entry(&group.manifest), group.manifest.leaf_hash);
         let whole = RejectReason::Batch {
             culprit: culprit.envelope,
         };
