@@ -1,4 +1,4 @@
-module deed/benches/peers/nats
+module deed/benches/peers/nats-driver
 
 go 1.26.0
 
