@@ -19,7 +19,7 @@ Table = list[list[str]]
 def row_table(result: Result | None, kind: str) -> Table:
     """Returns the rows with their targets."""
     table = [
-        ["what", "against", "target", "measured: median (lowest to highest)", "reached"]
+        ["what", "against", "target", "reached", "measured: median (lowest to highest)"]
     ]
     for row in rows(kind):
         table.append([row.what, row.against, target(row), *measured(row, result)])
@@ -33,11 +33,11 @@ def target(row: Row) -> str:
 
 
 def measured(row: Row, result: Result | None) -> list[str]:
-    """Returns the cells of a row's value and verdict."""
+    """Returns the cells of a row's verdict and value."""
     got = evaluate(row, result)
     if isinstance(got, str):
-        return [f"not measured yet: {got}", ""]
-    return [value(row, got), {True: "yes", False: "no", None: ""}[got.reached]]
+        return ["", f"not measured yet: {got}"]
+    return [{True: "yes", False: "no", None: ""}[got.reached], value(row, got)]
 
 
 def value(row: Row, got: Measured) -> str:
@@ -106,9 +106,7 @@ def plain(table: Table) -> str:
 def markdown(table: Table) -> list[str]:
     head, *body = table
     rule = ["---"] * len(head)
-    return [
-        f"| {' | '.join(row)} |".replace("|  |", "| |") for row in (head, rule, *body)
-    ]
+    return [f"| {' | '.join(row)} |".replace("  ", " ") for row in (head, rule, *body)]
 
 
 def terminal(result: Result) -> str:

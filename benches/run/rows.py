@@ -66,7 +66,7 @@ class Measured:
     note: str = ""
 
 
-NO_RATE = "`deed bench append` cannot keep a fixed rate, and names no p99 in fdatasyncs"
+NO_RATE = "`deed bench append` cannot keep a fixed rate"
 PEERS = ("peers", "full")
 DEED = ("bench", "full")
 
@@ -161,7 +161,7 @@ ROWS: tuple[Row, ...] = (
         Ratio("deed.signed-each", ("openssl.ed25519",)),
         kinds=DEED,
         stand_in="does not count: nothing measures signing and `verify_strict` of "
-        "ed25519-dalek, which Deed uses; this is against OpenSSL, which is slower",
+        "ed25519-dalek, which Deed uses; OpenSSL stands in for it, and is slower",
     ),
     Row(
         "p99",
@@ -260,7 +260,8 @@ def evaluate(row: Row, result: Result | None) -> Measured | str:
     if isinstance(row.measure, Unmeasured):
         return row.measure.why
     if result is None:
-        return "`make bench-full` did not run on a quiet machine yet"
+        why = "`make bench-full` did not run on a quiet machine yet"
+        return f"{why}; {row.stand_in}" if row.stand_in else why
     names = [row.measure.of]
     if isinstance(row.measure, Ratio):
         names += row.measure.to

@@ -16,6 +16,25 @@ from run.process import Child, Unavailable, settle
 from run.results import Result, Run
 
 CONTENTS = 4000
+SIGNED = ("deed.batch-signed", "deed.signed-each")
+# What is compared stands side by side, so that it is measured within the same seconds.
+ORDER = (
+    "postgres.batches-4",
+    "deed.batches",
+    "postgres.batches-16",
+    "nats.batches",
+    "deed.batch-signed",
+    "deed.signed-each",
+    "openssl.ed25519",
+    "postgres.one",
+    "deed.one",
+    "nats.one",
+    "postgres.many",
+    "deed.many",
+    "tessera.many",
+    "nats.many",
+    "deed.contents",
+)
 
 
 @dataclass(frozen=True)
@@ -90,56 +109,44 @@ def opened(
         result.versions["Deed"] = programs.version()
         server = stack.enter_context(deed.serving(programs, space / "deed"))
         session.children.append(server.child)
-        if kind in ("peers", "full"):
-            _batches(session, server, stack, space)
-        else:
-            _add_deed(session, server, "deed.batches")
+        for id in deed.APPEND:
+            if kind != "peers" or id not in SIGNED:
+                session.add(
+                    id, deed.APPEND[id][0], "statements/s", _append(session, server, id)
+                )
         if kind in ("bench", "full"):
-            _signed(session, server)
-        _singles(session, server)
+            _add_alone(session, server)
         if kind in ("peers", "full"):
-            _other_peers(session, stack, space, root)
-        if kind in ("bench", "full"):
-            session.add(
-                "deed.contents",
-                "Deed, contents of 8 KiB, attached",
-                "contents/s",
-                lambda: server.contents(CONTENTS),
-            )
+            _add_peers(session, stack, space, root)
+        session.scenarios.sort(key=lambda scenario: ORDER.index(scenario.id))
         yield session
 
 
-def _batches(
-    session: Session, server: deed.Deed, stack: ExitStack, space: Path
-) -> None:
-    """Adds batches with PostgreSQL beside them, and PostgreSQL's other scenarios."""
-    _add_deed(session, server, "deed.batches")
-    with _optional(session, "PostgreSQL", list(postgres.SCENARIOS)):
-        peer = stack.enter_context(postgres.serving(space / "postgres"))
-        session.result.versions["PostgreSQL"] = peer.version()
-        session.children.append(peer.child)
-        for id, (_, _, title) in postgres.SCENARIOS.items():
-            session.add(id, title, "rows/s", _postgres(session, peer, id))
-
-
-def _signed(session: Session, server: deed.Deed) -> None:
-    _add_deed(session, server, "deed.batch-signed")
-    _add_deed(session, server, "deed.signed-each")
+def _add_alone(session: Session, server: deed.Deed) -> None:
+    """Adds what is not held against a peer."""
     session.add(
         "openssl.ed25519",
         "OpenSSL's Ed25519 on all cores, to sign and verify",
         "statements/s",
         lambda: Run(sign_and_verify(*machine.ed25519_rates(os.cpu_count() or 1))),
     )
+    session.add(
+        "deed.contents",
+        "Deed, contents of 8 KiB, attached",
+        "contents/s",
+        lambda: server.contents(CONTENTS),
+    )
 
 
-def _singles(session: Session, server: deed.Deed) -> None:
-    _add_deed(session, server, "deed.one")
-    _add_deed(session, server, "deed.many")
-
-
-def _other_peers(session: Session, stack: ExitStack, space: Path, root: Path) -> None:
+def _add_peers(session: Session, stack: ExitStack, space: Path, root: Path) -> None:
+    """Starts the peers that are here, and adds their scenarios."""
     lengths = session.lengths
+    with _optional(session, "PostgreSQL", list(postgres.SCENARIOS)):
+        rows = stack.enter_context(postgres.serving(space / "postgres"))
+        session.result.versions["PostgreSQL"] = rows.version()
+        session.children.append(rows.child)
+        for id, (_, _, title) in postgres.SCENARIOS.items():
+            session.add(id, title, "rows/s", _postgres(session, rows, id))
     with _optional(session, "Tessera", list(tessera.SCENARIOS)):
         log = stack.enter_context(tessera.serving(space / "tessera", root))
         session.result.versions["Tessera"] = tessera.VERSION
@@ -159,15 +166,9 @@ def _other_peers(session: Session, stack: ExitStack, space: Path, root: Path) ->
             session.add(id, title, "messages/s", _nats(session, stream, id))
 
 
-def _add_deed(session: Session, server: deed.Deed, id: str) -> None:
-    title, options = deed.APPEND[id]
-    lengths = session.lengths
-    session.add(
-        id,
-        title,
-        "statements/s",
-        lambda: server.append(options, lengths.seconds, lengths.warmup_seconds),
-    )
+def _append(session: Session, server: deed.Deed, id: str) -> Callable[[], Run]:
+    lengths, options = session.lengths, deed.APPEND[id][1]
+    return lambda: server.append(options, lengths.seconds, lengths.warmup_seconds)
 
 
 def _postgres(session: Session, peer: postgres.Postgres, id: str) -> Callable[[], Run]:
