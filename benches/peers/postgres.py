@@ -82,7 +82,7 @@ class Postgres:
         command = [str(self.programs / "psql"), "-XqAt", "-v", "ON_ERROR_STOP=1"]
         return run(command, env=self.env, text=text).strip()
 
-    def pgbench(self, clients: int, rows: int, seconds: int) -> Run:
+    def pgbench(self, clients: int, rows: int, seconds: int) -> str:
         script = "one" if rows == 1 else "batch"
         command = [
             str(self.programs / "pgbench"),
@@ -94,7 +94,7 @@ class Postgres:
             f"--define=payload={'x' * 256}",
             f"--file={self.directory / script}.sql",
         ]
-        return parse_pgbench(run(command, env=self.env), rows)
+        return run(command, env=self.env)
 
     def measure(self, scenario: str, seconds: int, warmup_seconds: int) -> Run:
         """Measures on an empty table. The checkpoint after it is not part of its time."""
@@ -102,9 +102,9 @@ class Postgres:
         self.sql("TRUNCATE statement;")
         if warmup_seconds:
             self.pgbench(clients, rows, warmup_seconds)
-        measured = self.pgbench(clients, rows, seconds)
+        output = self.pgbench(clients, rows, seconds)
         self.sql("CHECKPOINT;")
-        return measured
+        return parse_pgbench(output, rows)
 
     def version(self) -> str:
         return self.sql("SHOW server_version;")
@@ -206,7 +206,10 @@ def parse_pgbench(output: str, rows: int) -> Run:
         raise Unavailable(f"pgbench: {failed[1]} transactions failed")
     rate = re.search(r"^tps = ([\d.]+)", output, re.MULTILINE)
     if rate is None:
-        raise Unavailable("pgbench printed no rate")
+        # Its time includes connecting, which is not part of the rate.
+        raise Unavailable(
+            "pgbench made no transaction in this time: set DEED_BENCH_SECONDS to more"
+        )
     return Run(float(rate[1]) * rows)
 
 

@@ -10,7 +10,7 @@ from run.results import Result
 from run.rows import Measured, Ratio, evaluate, rows
 
 WIDTH = 900
-TEXT = 430
+TEXT = 470
 BAR = 22
 STEP = 34
 MARGIN = 16
@@ -55,7 +55,7 @@ def ratios(result: Result) -> str:
             f'<rect class="bar" x="{TEXT}" y="{top}" width="{x(value) - TEXT:.0f}" height="{BAR}"/>'
         )
         lines.append(
-            _text(x(value) + 6, middle, f"{value:.2f}".rstrip("0").rstrip("."))
+            _text(WIDTH - 8, middle, f"{value:.2f}".rstrip("0").rstrip("."), "end")
         )
         if target is not None:
             at = f"{x(target):.0f}"
@@ -80,20 +80,28 @@ def growth(points: Sequence[tuple[int, float]]) -> str:
         return x, bottom - rate / most * (bottom - MARGIN)
 
     lines = []
-    for part in range(5):
-        _, y = place(0, most * part / 4)
+    for rate in steps(most):
+        _, y = place(0, rate)
         lines.append(
             f'<line class="axis" x1="{left}" x2="{WIDTH - 40}" y1="{y:.0f}" y2="{y:.0f}"/>'
         )
-        lines.append(_text(left - 8, y + 4, f"{most * part / 4:,.0f}", "end"))
-        x, _ = place(most_leaves * part / 4, 0)
-        lines.append(_text(x, bottom + 18, f"{most_leaves * part / 4:,.0f}", "middle"))
+        lines.append(_text(left - 8, y + 4, f"{rate:,}", "end"))
+    for size in steps(most_leaves):
+        x, _ = place(size, 0)
+        lines.append(_text(x, bottom + 18, f"{size:,}", "middle"))
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in points))
     lines.append(f'<polyline class="line" points="{path}"/>')
     lines.append(
         _text(WIDTH / 2, height - 4, "leaves; upwards: statements a second", "middle")
     )
     return _svg(height, lines)
+
+
+def steps(most: float) -> range:
+    """Returns round numbers from 0 to `most`, five at most besides 0."""
+    power = 10 ** max(0, math.floor(math.log10(most)) - 1)
+    step = next(power * one for one in (1, 2, 5, 10, 20) if power * one * 5 >= most)
+    return range(0, int(most) + 1, step)
 
 
 def _svg(height: int, lines: Sequence[str]) -> str:
@@ -107,4 +115,4 @@ def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
 
 
 def _short(title: str) -> str:
-    return title if len(title) <= 64 else f"{title[:63]}…"
+    return title if len(title) <= 62 else f"{title[:61]}…"

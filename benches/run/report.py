@@ -154,14 +154,13 @@ def summary(result: Result | None) -> list[str]:
             and not got.note
         ):
             table.append([row.what, row.against, figure(got.value)])
-    lines = markdown(table) if len(table) > 1 else []
-    figures = [
-        f"{scenario.title.removeprefix('Deed, ')}: {figure(scenario.median)} {scenario.unit}"
-        for name, scenario in result.scenarios.items()
-        if name.startswith("deed.")
-    ]
-    machine = f"On {result.machine.get('processor', 'an unknown machine')}: {'; '.join(figures)}."
-    return [*lines, "", machine]
+    machine = result.machine.get("processor", "an unknown machine")
+    figures = [[f"on {machine}", "median", "unit"]]
+    for name, scenario in result.scenarios.items():
+        if name.startswith("deed."):
+            title = scenario.title.removeprefix("Deed, ")
+            figures.append([title, figure(scenario.median), scenario.unit])
+    return [*markdown(table), "", *markdown(figures)]
 
 
 def replaced(text: str, lines: Sequence[str]) -> str:

@@ -124,7 +124,7 @@ class ReportTest(unittest.TestCase):
         self.assertIn(
             "| one at a time | PostgreSQL, one client | 1.1 |", report.summary(made)
         )
-        self.assertIn("On 2 cores: ", report.summary(made)[-1])
+        self.assertIn("| on 2 cores | median | unit |", report.summary(made))
         self.assertIn("1.1 times", report.terminal(made))
 
     def test_only_what_is_between_the_markers_changes(self) -> None:
@@ -154,6 +154,11 @@ class ReportTest(unittest.TestCase):
         self.assertTrue(svg.tag.endswith("svg"))
         self.assertEqual(plot.ratios(result()), "")
         ElementTree.fromstring(plot.growth([(100, 3.0), (200, 2.0)]))
+
+    def test_axes_have_round_numbers(self) -> None:
+        self.assertEqual(list(plot.steps(179_482)), [0, 50_000, 100_000, 150_000])
+        self.assertEqual(list(plot.steps(100_000_000))[1], 20_000_000)
+        self.assertEqual(list(plot.steps(3.3)), [0, 1, 2, 3])
 
 
 if __name__ == "__main__":
