@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from run import long, machine, report
+from run.deed import Programs
 from run.process import (
     Unavailable,
-    end_cleanly_on_sigterm,
+    end_in_order,
     raise_open_files,
     run,
     workspace,
@@ -32,7 +33,7 @@ def main() -> int:
         "--check", action="store_true", help="only say what is not up to date"
     )
     arguments = parser.parse_args()
-    end_cleanly_on_sigterm()
+    end_in_order()
     try:
         if arguments.command == "report":
             return write_report(arguments.check)
@@ -49,6 +50,7 @@ def measure(kind: str) -> int:
     """Measures, prints the tables, and writes the result to benches/results/."""
     raise_open_files()
     lengths = Lengths.of(kind)
+    programs = Programs.find(ROOT)
     with workspace() as space:
         say("looking at the machine")
         result = Result(
@@ -61,11 +63,11 @@ def measure(kind: str) -> int:
                 f"after {lengths.warmup_seconds} s of warm-up",
             },
         )
-        with opened(kind, result, lengths, space, ROOT) as session:
+        with opened(kind, result, lengths, programs, space, ROOT) as session:
             session.take_turns()
         if kind == "full":
             long.read_criterion(result, ROOT)
-            long.measure(result, lengths, space, ROOT)
+            long.measure(result, lengths, programs, space)
     print(report.terminal(result))
     path = result.write(ROOT / "benches/results")
     say(f"written to {path.relative_to(ROOT)}")

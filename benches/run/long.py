@@ -27,10 +27,12 @@ IDS = {
 }
 
 
-def measure(result: Result, lengths: Lengths, space: Path, root: Path) -> None:
+def measure(
+    result: Result, lengths: Lengths, programs: deed.Programs, space: Path
+) -> None:
     """Fills a ledger, and measures it. If that is not possible, notes why."""
     try:
-        _measure(result, lengths, space, root)
+        _measure(result, lengths, programs, space)
     except Unavailable as error:
         say(f"  not measured: {error}")
         for id in IDS:
@@ -38,7 +40,9 @@ def measure(result: Result, lengths: Lengths, space: Path, root: Path) -> None:
                 result.drop(id, str(error))
 
 
-def _measure(result: Result, lengths: Lengths, space: Path, root: Path) -> None:
+def _measure(
+    result: Result, lengths: Lengths, programs: deed.Programs, space: Path
+) -> None:
     leaves = number("DEED_BENCH_LEAVES", LEAVES_TARGET)
     result.parameters["leaves of the long ledger"] = f"{leaves:,}"
     wanted, free = leaves * BYTES_A_LEAF, deed.free_bytes(space)
@@ -47,7 +51,6 @@ def _measure(result: Result, lengths: Lengths, space: Path, root: Path) -> None:
             f"{leaves:,} leaves take {wanted >> 30} GiB, and {free >> 30} GiB are free: "
             "set DEED_BENCH_DIR to another disk, or DEED_BENCH_LEAVES to less"
         )
-    programs = deed.Programs.find(root)
     with deed.serving(programs, space / "long") as grown:
         result.growth = fill(grown, leaves)
         settle([grown.child], 120)

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 STOP_SECONDS = 30
+ENDING = (signal.SIGINT, signal.SIGTERM)
 # A directory there is in memory: a sync does nothing, and nothing can be compared.
 MEMORY_FILESYSTEMS = {"tmpfs", "ramfs", "devtmpfs"}
 
@@ -180,21 +181,27 @@ def workspace() -> Iterator[Path]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Keeps Ctrl-C from ending the block half way."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Lets Ctrl-C and SIGTERM wait until the block is over."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def end_cleanly_on_sigterm() -> None:
-    """Makes SIGTERM end this program as Ctrl-C does, so that every block is left in order."""
+def end_in_order() -> None:
+    """Makes SIGTERM end this program as Ctrl-C does: every block is left in order.
 
-    def leave(_signal: int, _frame: FrameType | None) -> None:
-        raise SystemExit(143)
+    That takes some seconds. Further signals do not disturb it.
+    """
 
-    signal.signal(signal.SIGTERM, leave)
+    def leave(number: int, _frame: FrameType | None) -> None:
+        for one in ENDING:
+            signal.signal(one, signal.SIG_IGN)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(143)
+
+    for one in ENDING:
+        signal.signal(one, leave)
 
 
 def raise_open_files() -> None:

@@ -100,12 +100,16 @@ class Session:
 
 @contextmanager
 def opened(
-    kind: str, result: Result, lengths: Lengths, space: Path, root: Path
+    kind: str,
+    result: Result,
+    lengths: Lengths,
+    programs: deed.Programs,
+    space: Path,
+    root: Path,
 ) -> Iterator[Session]:
     """Starts Deed, and for a comparison the peers that are here; ends them after the block."""
     session = Session(result, lengths)
     with ExitStack() as stack:
-        programs = deed.Programs.find(root)
         result.versions["Deed"] = programs.version()
         server = stack.enter_context(deed.serving(programs, space / "deed"))
         session.children.append(server.child)
