@@ -115,4 +115,4 @@ def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
 
 
 def _short(title: str) -> str:
-    return title if len(title) <= 62 else f"{title[:61]}…"
+    return title if len(title) <= 66 else f"{title[:65]}…"
