@@ -21,7 +21,7 @@ help:
 	@echo
 	@echo "make setup     install what is missing (Debian, Ubuntu); the others do it themselves"
 	@echo "make build     deed and deed-server, in $(CARGO_TARGET_DIR)/release"
-	@echo "make lint      formatting, lints, documentation, dependencies, shell and Go"
+	@echo "make lint      formatting, lints, documentation, dependencies, shell, Go and Python"
 	@echo "make bench     two minutes of deed bench on a server of its own, with tables"
 	@echo "make bench-peers      Deed beside PostgreSQL, Tessera and NATS, in turns: the ratios"
 	@echo "make bench-full       all of it and a ledger of 100,000,000 leaves; fills docs/performance.md"

@@ -30,14 +30,22 @@ def install(directory: Path, version: str, packages: dict[str, str]) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     command = [go(), "install", *(f"{path}@{version}" for path in wanted)]
     env = {"GOBIN": str(directory)}
-    run(command, env=env, seconds=60 * MINUTES, cwd=directory)
+    _run(command, env, directory)
 
 
 def build(source: Path, program: Path) -> None:
     """Builds the Go program in the directory `source`."""
     program.parent.mkdir(parents=True, exist_ok=True)
     command = [go(), "build", "-buildvcs=false", "-o", str(program), "."]
-    run(command, seconds=60 * MINUTES, cwd=source)
+    _run(command, {}, source)
+
+
+def _run(command: list[str], env: dict[str, str], directory: Path) -> None:
+    try:
+        run(command, env=env, seconds=60 * MINUTES, cwd=directory)
+    except Unavailable as error:
+        needs = "it needs Go 1.26 or newer, and the Go module proxy (GOPROXY) once"
+        raise Unavailable(f"{error}; {needs}") from error
 
 
 def go() -> str:
