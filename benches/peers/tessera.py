@@ -1,7 +1,7 @@
 """Tessera on POSIX files with its own load generator, the hammer.
 
-Tessera answers when an index was given to the entry. The entry comes into the tree, and the tree
-under a signed checkpoint, up to a second later. What is counted are the entries under a checkpoint.
+Tessera answers when the entry is in the tree. The signed checkpoint that covers it follows up to a
+second later. What is counted are the entries under a checkpoint.
 """
 
 from __future__ import annotations
