@@ -21,8 +21,11 @@ help:
 	@echo
 	@echo "make setup     install what is missing (Debian, Ubuntu); the others do it themselves"
 	@echo "make build     deed and deed-server, in $(CARGO_TARGET_DIR)/release"
-	@echo "make lint      formatting, lints, documentation, dependencies, shell and Go"
-	@echo "make bench     the Criterion benches"
+	@echo "make lint      formatting, lints, documentation, dependencies, shell, Go and Python"
+	@echo "make bench     two minutes of deed bench on a server of its own, with tables"
+	@echo "make bench-peers      Deed beside PostgreSQL, Tessera and NATS, in turns: the ratios"
+	@echo "make bench-full       all of it and a ledger of 100,000,000 leaves; fills docs/performance.md"
+	@echo "make bench-criterion  the Criterion benches of the parts"
 	@echo "make harm      a minute of each attack on a real server, and what others feel of it"
 	@echo "make interop   Tessera's fsck and x/mod against a live ledger (needs Go)"
 	@echo "make release   an archive of both programs, in $(CARGO_TARGET_DIR)/dist"
@@ -62,8 +65,31 @@ check: setup
 lint: check
 	@scripts/lint.sh
 
+# Measurements of the programs as they are installed (benches/run/). DEED_BIN_DIR names a directory
+# with deed and deed-server that are built already; nothing is built then.
+MEASURE := PYTHONPATH=benches PYTHONDONTWRITEBYTECODE=1 python3 -m run
+MEASURED := $(if $(DEED_BIN_DIR),,build)
+
 .PHONY: bench
-bench: setup
+bench: $(MEASURED)
+	@$(MEASURE) bench
+
+.PHONY: bench-peers
+bench-peers: $(MEASURED)
+	@$(MEASURE) peers
+
+# On a machine that does nothing else. Writes a file to benches/results/ and the tables from it.
+.PHONY: bench-full
+bench-full: $(MEASURED)
+	$(if $(DEED_BIN_DIR),,cargo bench --workspace --locked --bench assess -- policy/waits)
+	@$(MEASURE) full
+
+.PHONY: bench-report
+bench-report:
+	@$(MEASURE) report
+
+.PHONY: bench-criterion
+bench-criterion: setup
 	cargo bench --workspace --locked --bench '*'
 
 # On a machine that does nothing else: what is measured is the server.

@@ -25,14 +25,31 @@ fi
 scripts/links.sh
 
 if command -v go >/dev/null; then
-    unformatted=$(gofmt -l interop)
+    unformatted=$(gofmt -l interop benches/peers)
     if [[ -n $unformatted ]]; then
         printf 'lint: not formatted with gofmt: %s\n' "$unformatted" >&2
         exit 1
     fi
     (cd interop/sumdb && go vet ./...)
+    (cd benches/peers/nats-driver && go vet ./...)
 else
-    skip go "interop is"
+    skip go "interop and the driver of NATS are"
+fi
+
+# The measurements (make bench), and the tables that are made of their results.
+export PYTHONDONTWRITEBYTECODE=1
+(cd benches && python3 -m unittest discover --start-directory run/tests --top-level-directory .)
+PYTHONPATH=benches python3 -m run report --check
+if command -v ruff >/dev/null; then
+    ruff check --no-cache benches
+    ruff format --no-cache --check benches
+else
+    skip ruff "the form of the Python in benches is"
+fi
+if command -v mypy >/dev/null; then
+    (cd benches && mypy --strict --no-error-summary --cache-dir /dev/null run peers)
+else
+    skip mypy "the types of the Python in benches are"
 fi
 
 # The files for deployment. The unit's program need not be installed where it is checked.

@@ -1,6 +1,6 @@
 //! Helpers for the benches: statements to append, and a server to append them to.
 //!
-//! Run them with `make bench`. Figures belong into docs/performance.md with machine, method and date.
+//! Run them with `make bench-criterion`. Figures belong into docs/performance.md with machine, method and date.
 
 mod keys;
 

@@ -1,0 +1,1 @@
+"""The systems that Deed is compared with: each is built or found, started and driven here."""

@@ -1,0 +1,1 @@
+"""Measures Deed, alone and beside other systems, and writes what was measured."""
