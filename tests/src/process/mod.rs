@@ -9,7 +9,8 @@ use std::{
     fs::{self, File},
     path::PathBuf,
     process::{Child, Command, ExitStatus},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -19,7 +20,7 @@ pub use deed::{Deed, DeedProcess};
 pub use server::{Launched, ServerCommand, ServerProcess, deed_server, fsck, fsck_clean};
 pub use user::{Terminal, shell};
 
-use crate::{PATIENCE, wait_longer_for};
+use crate::{LOOK_AGAIN, PATIENCE};
 
 /// Returns the path of a program of the workspace, as it was built last.
 ///
@@ -117,9 +118,21 @@ impl Running {
     }
 
     fn wait_within(mut self, max: Duration) -> Ended {
-        let what = format!("the end of {} (process {})", self.what, self.child.id());
-        let status = wait_longer_for(&what, max, || self.exited());
-        self.ended(status)
+        let deadline = Instant::now() + max;
+        loop {
+            if let Some(status) = self.exited() {
+                return self.ended(status);
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{} (process {}) did not end within {max:?}; so far: {:?}, stderr: {:?}",
+                self.what,
+                self.child.id(),
+                self.read("stdout"),
+                self.read("stderr")
+            );
+            thread::sleep(LOOK_AGAIN);
+        }
     }
 
     fn ended(&self, status: ExitStatus) -> Ended {
