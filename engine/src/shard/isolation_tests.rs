@@ -257,7 +257,8 @@ fn a_large_request_is_cut_and_others_of_its_ledger_come_in_between() {
     let all = block_on(all.answer()).unwrap();
     let expected: Vec<_> = (1..=41).filter(|leaf| *leaf != between).collect();
     assert_eq!(leaves(&all.placements), expected);
-    assert_eq!(all.readable.size().get(), 42);
+    // One signature may serve the turn behind it too.
+    assert!((42..=43).contains(&all.readable.size().get()));
     assert_eq!(leaves(&block_on(later.answer()).unwrap().placements), [42]);
     drop((all, other, ledger));
     engine.close();
