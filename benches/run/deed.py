@@ -92,33 +92,25 @@ class Deed:
         command = [str(self.programs.deed), *arguments]
         return run(command, env=env, seconds=seconds)
 
+    def bench_append(self, *options: str, seconds: float = 600) -> Run:
+        """Runs `deed bench append`, which has to end within `seconds`."""
+        size = f"--payload-bytes={PAYLOAD_BYTES}"
+        arguments = ["bench", "append", "--json", size, *options]
+        return parse_bench(self.run(*arguments, seconds=seconds))
+
     def append(self, options: Sequence[str], seconds: int, warmup_seconds: int) -> Run:
         """Appends for some time, as fast as it goes; the client verifies each answer."""
-        return parse_bench(
-            self.run(
-                "bench",
-                "append",
-                "--json",
-                f"--payload-bytes={PAYLOAD_BYTES}",
-                f"--seconds={seconds}",
-                f"--warmup-seconds={warmup_seconds}",
-                *options,
-            )
+        return self.bench_append(
+            f"--seconds={seconds}", f"--warmup-seconds={warmup_seconds}", *options
         )
 
     def fill(self, statements: int) -> Run:
         """Appends so many unsigned statements in batches."""
-        return parse_bench(
-            self.run(
-                "bench",
-                "append",
-                "--json",
-                f"--payload-bytes={PAYLOAD_BYTES}",
-                f"--statements={statements}",
-                "--warmup-seconds=0",
-                *APPEND["deed.batches"][1],
-                seconds=24 * 3600,
-            )
+        return self.bench_append(
+            f"--statements={statements}",
+            "--warmup-seconds=0",
+            *APPEND["deed.batches"][1],
+            seconds=24 * 3600,
         )
 
     def contents(self, count: int) -> Run:

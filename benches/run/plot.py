@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
 from run.results import Result
-from run.rows import Measured, Ratio, evaluate, rows
+from run.rows import counted_ratios
 
 WIDTH = 900
 TEXT = 470
@@ -26,14 +26,8 @@ def ratios(result: Result) -> str:
     The text is empty if there is none.
     """
     bars: list[tuple[str, float, float | None]] = []
-    for row in rows("full"):
-        got = evaluate(row, result)
-        if (
-            isinstance(row.measure, Ratio)
-            and isinstance(got, Measured)
-            and not got.note
-        ):
-            bars.append((f"{row.what} / {row.against}", got.value, row.target))
+    for row, got in counted_ratios(result):
+        bars.append((f"{row.what} / {row.against}", got.value, row.target))
     if not bars:
         return ""
     numbers = [number for _, one, target in bars for number in (one, target or one)]

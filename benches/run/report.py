@@ -7,7 +7,7 @@ from pathlib import Path
 
 from run import plot
 from run.results import Result, Scenario, newest
-from run.rows import Measured, Ratio, Row, evaluate, rows
+from run.rows import Measured, Row, counted_ratios, evaluate, rows
 
 BEGIN = "<!-- bench:begin: written by make bench-report from benches/results/; do not edit -->"
 END = "<!-- bench:end -->"
@@ -146,14 +146,8 @@ def summary(result: Result | None) -> list[str]:
     if result is None:
         return []
     table = [["Deed", "against", "ratio"]]
-    for row in rows("full"):
-        got = evaluate(row, result)
-        if (
-            isinstance(row.measure, Ratio)
-            and isinstance(got, Measured)
-            and not got.note
-        ):
-            table.append([row.what, row.against, figure(got.value)])
+    for row, got in counted_ratios(result):
+        table.append([row.what, row.against, figure(got.value)])
     machine = result.machine.get("processor", "an unknown machine")
     figures = [[f"on {machine}", "median", "unit"]]
     for name, scenario in result.scenarios.items():

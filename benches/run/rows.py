@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from run.results import Result, Scenario
@@ -291,3 +291,15 @@ def _judge(row: Row, scenario: Scenario, *others: Scenario) -> Measured:
 
 def _turns(values: Sequence[float], others: Sequence[float]) -> list[float]:
     return [one / other for one, other in zip(values, others, strict=False)]
+
+
+def counted_ratios(result: Result | None) -> Iterator[tuple[Row, Measured]]:
+    """Yields the ratios to others that were measured and count."""
+    for row in rows("full"):
+        got = evaluate(row, result)
+        if (
+            isinstance(row.measure, Ratio)
+            and isinstance(got, Measured)
+            and not got.note
+        ):
+            yield row, got

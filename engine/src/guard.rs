@@ -3,8 +3,7 @@
 //! RocksDB's recovery drops a damaged end of its log without an error, and a ledger that lost
 //! acknowledged leaves must stop, not sign another history. So the newest head is also written
 //! here, after the store's sync and before the head is signed: an ordinary crash never leaves the
-//! store behind the guard. At the start [`verify`] checks whether the store still
-//! reproduces every guarded head.
+//! store behind the guard. At the start [`verify`] checks that the store has every guarded head.
 //!
 //! The file is written in place and never grows:
 //!

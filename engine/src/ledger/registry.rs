@@ -386,7 +386,7 @@ impl LedgerRegistry {
         }
         let tree = Arc::new(Tree::from(loaded));
         let ledger = self.unpublished(record, Arc::clone(&tree), Arc::new(RwLock::new(trust)))?;
-        // What the store has is guarded since the start, so it may be signed and read.
+        // The guard covers everything in the store since the start, so the tree may be signed and read.
         ledger.publish_stored(tree);
         Ok(ledger)
     }

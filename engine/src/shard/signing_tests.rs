@@ -68,7 +68,7 @@ fn a_head_is_signed_when_it_is_guarded_and_stored_with_the_next_turn() {
                 let tree = store.stored_tree(NUMBER).unwrap().head;
                 assert_eq!(guarded.size, tree.size.get());
                 assert!(published.size < tree.size, "nobody was told of it");
-                // What is signed by now is in the turn's batch.
+                // The turn's batch has taken the head that was signed before.
                 assert_eq!(stored, Some(published));
                 count.fetch_add(1, SeqCst);
             }
