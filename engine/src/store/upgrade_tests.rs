@@ -23,6 +23,16 @@ fn append(engine: &Engine, name: &str, session: u8) {
     assert!(briefs(&answer)[0].starts_with("accepted"));
 }
 
+/// Makes ledgers, each with one entry behind its genesis.
+fn fill(data_dir: &Path) {
+    let engine = Engine::open(data_dir);
+    for name in LEDGERS {
+        drop(engine.create(name).unwrap());
+        append(&engine, name, 1);
+    }
+    engine.close();
+}
+
 /// Removes from a data directory everything that versions 4 to 6 have added to the store and the head
 /// guard, or only what version 6 has.
 fn as_version(version: u32, data_dir: &Path) {
@@ -72,12 +82,7 @@ fn as_version(version: u32, data_dir: &Path) {
 #[test]
 fn a_directory_of_version_5_goes_on() {
     let dir = tempfile::tempdir().unwrap();
-    let engine = Engine::open(dir.path());
-    for name in LEDGERS {
-        drop(engine.create(name).unwrap());
-        append(&engine, name, 1);
-    }
-    engine.close();
+    fill(dir.path());
     for session in 2..4_u8 {
         as_version(5, dir.path());
         let report = fsck::check(dir.path(), &mut |_| {}).unwrap();
@@ -96,12 +101,7 @@ fn a_directory_of_version_5_goes_on() {
 #[test]
 fn a_directory_of_version_3_goes_on() {
     let dir = tempfile::tempdir().unwrap();
-    let engine = Engine::open(dir.path());
-    for name in LEDGERS {
-        drop(engine.create(name).unwrap());
-        append(&engine, name, 1);
-    }
-    engine.close();
+    fill(dir.path());
     as_version(3, dir.path());
     let clean = |leaves: u64| {
         let report = fsck::check(dir.path(), &mut |_| {}).unwrap();
